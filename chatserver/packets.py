@@ -119,26 +119,32 @@ class PacketDecoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._broken = False
+        self._is_stopped = False
 
     def __len__(self) -> int:
         """Return how many bytes wait to be taken as packets."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Add `data`, the next bytes of the stream. After a bad packet they are thrown away."""
-        if not self._broken:
+        """Add `data`, the next bytes of the stream."""
+        if not self._is_stopped:
             self._buffer += data
+
+    def stop(self) -> None:
+        """Throw away what waits and all that is still fed."""
+        self._is_stopped = True
+        self._buffer.clear()
 
     def next_packet(self) -> Packet | None:
         """Take the next packet out of the stream, or None when it has not come whole.
 
         :raises BadPacketError: the magic is wrong, which is told as soon as its four bytes
-            are there, or the CRC is. Every later call gives None.
+            are there, or the CRC is. The decoder has stopped: every later call gives None.
         """
         buffer = self._buffer
         if len(buffer) >= len(MAGIC) and not buffer.startswith(MAGIC):
-            raise self._break(f"a packet starts with {MAGIC!r}, not {bytes(buffer[:4])!r}")
+            self.stop()
+            raise BadPacketError("wrong magic")
         if len(buffer) < _OVERHEAD:
             return None
         _, command, length = _HEADER.unpack_from(buffer)
@@ -149,11 +155,7 @@ class PacketDecoder:
         (crc,) = _CRC.unpack_from(buffer, end)
         body = bytes(buffer[_HEADER.size : end])
         if crc32(body, crc32(buffer[: _HEADER.size])) != crc:
-            raise self._break("the CRC does not match")
+            self.stop()
+            raise BadPacketError("wrong CRC")
         del buffer[:size]
         return Packet(command, body)
-
-    def _break(self, reason: str) -> BadPacketError:
-        self._broken = True
-        self._buffer.clear()
-        return BadPacketError(reason)

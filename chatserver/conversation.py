@@ -1,0 +1,600 @@
+"""The conversation of one connection: what each state answers to each packet.
+
+A conversation does no I/O. It talks to the world through the `Wire`, `Accounts` and
+`Directory` that it is given, and hears from it through the inputs of `Conversation`: the
+client's packets, what became of something that it asked for, and what others did.
+
+An outcome may come at once, within the call that asked for it, or later. Either way
+
+* no packet comes in between where the next one's meaning hangs on it: the states
+  `authenticating` and `deciding` hold the wire until the outcome is there;
+* the answers leave in the order of the packets that they answer: `Answers` sees to it.
+
+docs/protocol.md has the table that `make_machine` writes down.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from automat import TypeMachineBuilder
+
+from chatserver.packets import MAX_BODY, AckCode, Command, ErrorCode, Packet
+
+EXIT_TEXT = b"/exit"
+"""The message that leaves the chat, as ExitChat does: the reference server's convention."""
+
+SEPARATOR = b": "
+"""What stands between the sender's name and the text of a relayed message."""
+
+_INPUT_NAMES = {
+    Command.REGISTER: "register",
+    Command.LOGIN: "log_in",
+    Command.MESSAGE: "message",
+    Command.ACK: "ack",
+    Command.ERROR: "error",
+    Command.FIND_PEER: "find_peer",
+    Command.CHAT_REQUEST: "chat_request",
+    Command.CHAT_ACCEPT: "chat_accept",
+    Command.CHAT_DECLINE: "chat_decline",
+    Command.EXIT_CHAT: "exit_chat",
+}
+
+_GRANTED = {
+    Command.CHAT_REQUEST: Packet(Command.ACK, AckCode.SENT),
+    Command.CHAT_DECLINE: Packet(Command.ACK, AckCode.OK),
+}
+"""What is answered when the directory did what was asked; other commands hear nothing."""
+
+
+class Conversation(Protocol):
+    """The inputs of the machine: all that can happen to the conversation of a connection."""
+
+    # The client's packets, by command. The argument is the packet's body.
+
+    def register(self, body: bytes) -> None:
+        """Make a new account and log in to it."""
+
+    def log_in(self, body: bytes) -> None:
+        """Log in to an account."""
+
+    def message(self, text: bytes) -> None:
+        """Say `text` to the chat partner, or leave the chat if it is `EXIT_TEXT`."""
+
+    def ack(self, inviter: bytes) -> None:
+        """Accept an invitation, as clients of the reference server do."""
+
+    def error(self, inviter: bytes) -> None:
+        """Decline an invitation, as clients of the reference server do."""
+
+    def find_peer(self, invitee: bytes) -> None:
+        """Invite somebody, as clients of the reference server do."""
+
+    def chat_request(self, invitee: bytes) -> None:
+        """Invite somebody."""
+
+    def chat_accept(self, inviter: bytes) -> None:
+        """Accept an invitation."""
+
+    def chat_decline(self, other: bytes) -> None:
+        """Decline an invitation or withdraw one's own."""
+
+    def exit_chat(self, body: bytes) -> None:
+        """Leave the chat."""
+
+    def unknown(self, body: bytes) -> None:
+        """Ask for something that this server does not know."""
+
+    # The rest of what happens on the wire.
+
+    def bad_packet(self) -> None:
+        """Something came that is not a packet."""
+
+    def backlogged(self) -> None:
+        """The client does not read what it is sent: too much is waiting."""
+
+    def drained(self) -> None:
+        """The client has read all that was waiting."""
+
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+
+    def shut_down(self) -> None:
+        """The server is going down."""
+
+    # What became of something that this conversation asked for.
+
+    def admitted(self, name: bytes) -> None:
+        """`Accounts` registered the account `name`, or found its password right."""
+
+    def granted(self, command: Command) -> None:
+        """The `Directory` did what `command` asked for."""
+
+    def refused(self, command: Command, code: ErrorCode) -> None:
+        """What `command` asked for was not done."""
+
+    def delivered(self) -> None:
+        """The oldest message not yet decided on was handed to the peer's connection."""
+
+    def lost(self) -> None:
+        """The oldest message not yet decided on can't be delivered any more."""
+
+    # What others did.
+
+    def invited(self, inviter: bytes) -> None:
+        """`inviter` wants to chat."""
+
+    def invitation_ended(self, code: ErrorCode) -> None:
+        """The own invitation was declined, timed out, or the invited one is not free any more."""
+
+    def chat_opened(self, peer: bytes, command: Command) -> None:
+        """A chat with `peer` begins; `command` is what this side invited or accepted with."""
+
+    def message_arrived(self, sender: bytes, text: bytes) -> None:
+        """The chat partner said `text`."""
+
+    def peer_left(self) -> None:
+        """The chat partner left the chat, or its connection is gone."""
+
+    def peer_backlogged(self) -> None:
+        """The chat partner does not read what it is sent."""
+
+    def peer_drained(self) -> None:
+        """The chat partner has read all that was waiting for it."""
+
+    def replaced(self) -> None:
+        """The account has logged in on another connection."""
+
+
+class Hold(Enum):
+    """Why no packet is taken from a connection for the moment."""
+
+    OUTCOME = "what the last packet asked for is not decided"
+    BACKLOG = "the client does not read what it is sent"
+    PEER_BACKLOG = "the chat partner does not read what it is sent"
+
+
+class Wire(Protocol):
+    """What a conversation needs of its connection."""
+
+    def send(self, packet: Packet) -> None:
+        """Send `packet`. On a connection that is closed or gone nothing happens."""
+
+    def close(self) -> None:
+        """Send what is waiting, read nothing more, and close."""
+
+    def hold(self, reason: Hold) -> None:
+        """Hand over no packet until every reason for it is released."""
+
+    def release(self, reason: Hold) -> None:
+        """`reason` does not hold any more. Nothing happens if it did not before."""
+
+
+class Accounts(Protocol):
+    """Who may use the server. Each call ends, now or later, in `admitted` or `refused`.
+
+    `address` says where the client is, for the log.
+    """
+
+    def register(self, conversation: Conversation, body: bytes, address: str) -> None:
+        """Make the account that `body`, a Register packet's, asks for."""
+
+    def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
+        """Check the credentials in `body`, a Login packet's."""
+
+
+class Directory(Protocol):
+    """Who is online, who has invited whom and who chats with whom.
+
+    What comes of a call is told to the conversations that it concerns, as inputs of
+    theirs, now or later.
+    """
+
+    def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
+        """`conversation`, of a client at `address`, is now `name`'s: any older is `replaced`."""
+
+    def depart(self, name: bytes) -> None:
+        """`name` is not online any more."""
+
+    def invite(self, name: bytes, invitee: bytes, command: Command) -> None:
+        """`name` invites `invitee`: `granted` or `refused`."""
+
+    def accept(self, name: bytes, inviter: bytes, command: Command) -> None:
+        """`name` accepts the invitation of `inviter`, or the newest: `chat_opened` or `refused`."""
+
+    def decline(self, name: bytes, other: bytes, command: Command) -> None:
+        """`name` declines the invitation of `other`, or withdraws: `granted` or `refused`."""
+
+    def relay(self, name: bytes, text: bytes) -> None:
+        """`name` says `text` to its chat partner: `delivered` or `lost`."""
+
+    def leave(self, name: bytes) -> None:
+        """`name` leaves its chat."""
+
+    def backlogged(self, name: bytes) -> None:
+        """`name` does not read what it is sent."""
+
+    def drained(self, name: bytes) -> None:
+        """`name` has read all that was waiting."""
+
+
+class Answers:
+    """Sends the answers to a client's packets in the order of the packets."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._waiting: deque[Packet | None] = deque()
+        self._ending = False
+
+    def now(self, packet: Packet) -> None:
+        """Answer the newest packet."""
+        if self._waiting:
+            self._waiting.append(packet)
+        else:
+            self._wire.send(packet)
+
+    def later(self) -> None:
+        """Keep the newest packet's place: its answer comes through `decide`."""
+        self._waiting.append(None)
+
+    def decide(self, packet: Packet) -> None:
+        """Answer the oldest packet whose answer was to come later."""
+        self._waiting[self._waiting.index(None)] = packet
+        while self._waiting and (answer := self._waiting[0]) is not None:
+            self._waiting.popleft()
+            self._wire.send(answer)
+        if self._ending and not self._waiting:
+            self._wire.close()
+
+    def last(self, packet: Packet) -> None:
+        """Answer the newest packet, and close once that answer is sent."""
+        self.now(packet)
+        if self._waiting:
+            self._ending = True
+        else:
+            self._wire.close()
+
+
+@dataclass
+class Core:
+    """What a conversation knows and whom it talks to.
+
+    `address` says where the client is, for the log.
+    """
+
+    wire: Wire
+    accounts: Accounts
+    directory: Directory
+    address: str
+
+    name: bytes = b""
+    is_backlogged: bool = False
+    answers: Answers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answers = Answers(self.wire)
+
+    def answer_ack(self, code: AckCode) -> None:
+        """Answer the newest packet with an Ack."""
+        self.answers.now(Packet(Command.ACK, code))
+
+    def answer_error(self, code: ErrorCode) -> None:
+        """Answer the newest packet with an Error."""
+        self.answers.now(Packet(Command.ERROR, code))
+
+    def tell_error(self, code: ErrorCode) -> None:
+        """Send an Error that nobody asked for."""
+        self.wire.send(Packet(Command.ERROR, code))
+
+
+def packet_received(conversation: Conversation, packet: Packet) -> None:
+    """Give `packet`, just received, to `conversation` as the input that it is."""
+    getattr(conversation, _INPUT_NAMES.get(packet.command, "unknown"))(packet.body)  # type: ignore[call-overload]
+
+
+def _told_of_chat(peer: bytes, command: Command) -> Packet:
+    """Return how one who invited or accepted with `command` is told of the chat with `peer`."""
+    if command in (Command.CHAT_REQUEST, Command.CHAT_ACCEPT):
+        return Packet(Command.CHAT_ACCEPT, peer)
+    return Packet(Command.ACK, AckCode.CHAT)
+
+
+def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 - one table
+    """Build the machine, a maker of conversations."""
+    machine = TypeMachineBuilder(Conversation, Core)
+
+    unauthenticated = machine.state("unauthenticated")
+    authenticating = machine.state("authenticating")
+    authenticated = machine.state("authenticated")
+    deciding = machine.state("deciding")
+    in_chat = machine.state("in chat")
+    closed = machine.state("closed")
+
+    online = (authenticated, deciding, in_chat)
+    open_ = (unauthenticated, authenticating, *online)
+
+    # --- Packets that only get an Error, or nothing ---------------------------------------
+
+    for command in (
+        Conversation.find_peer,
+        Conversation.chat_request,
+        Conversation.chat_accept,
+        Conversation.chat_decline,
+        Conversation.exit_chat,
+    ):
+
+        @unauthenticated.upon(command).loop()
+        def must_log_in_first(c: Conversation, core: Core, body: bytes) -> None:
+            core.answer_error(ErrorCode.NOT_LOGGED_IN)
+
+    for command in (
+        Conversation.find_peer,
+        Conversation.chat_request,
+        Conversation.chat_accept,
+        Conversation.chat_decline,
+    ):
+
+        @in_chat.upon(command).loop()
+        def busy_with_a_chat(c: Conversation, core: Core, body: bytes) -> None:
+            core.answer_error(ErrorCode.BUSY)
+
+    @unauthenticated.upon(Conversation.message).loop()
+    @authenticated.upon(Conversation.message).loop()
+    def nobody_listens(c: Conversation, core: Core, text: bytes) -> None:
+        core.answer_error(ErrorCode.NOT_IN_CHAT)
+
+    @authenticated.upon(Conversation.exit_chat).loop()
+    def nothing_to_leave(c: Conversation, core: Core, body: bytes) -> None:
+        core.answer_error(ErrorCode.NOT_IN_CHAT)
+
+    for state in (authenticated, in_chat):
+        for command in (Conversation.register, Conversation.log_in):
+
+            @state.upon(command).loop()
+            def already_logged_in(c: Conversation, core: Core, body: bytes) -> None:
+                core.answer_error(ErrorCode.ALREADY_LOGGED_IN)
+
+    for state in (unauthenticated, authenticated, in_chat):
+
+        @state.upon(Conversation.unknown).loop()
+        def unknown_command(c: Conversation, core: Core, body: bytes) -> None:
+            core.answer_error(ErrorCode.UNKNOWN)
+
+    # An Ack or an Error is not answered with an Error, so that two programs can't send
+    # each other errors for ever.
+    for state in (unauthenticated, in_chat):
+        state.upon(Conversation.ack).loop().returns(None)
+        state.upon(Conversation.error).loop().returns(None)
+
+    # --- Logging in -----------------------------------------------------------------------
+
+    @unauthenticated.upon(Conversation.register).to(authenticating)
+    def register_account(c: Conversation, core: Core, body: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.accounts.register(c, body, core.address)
+
+    @unauthenticated.upon(Conversation.log_in).to(authenticating)
+    def check_credentials(c: Conversation, core: Core, body: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.accounts.log_in(c, body, core.address)
+
+    @authenticating.upon(Conversation.admitted).to(authenticated)
+    def come_online(c: Conversation, core: Core, name: bytes) -> None:
+        core.name = name
+        core.directory.enter(name, c, core.address)
+        if core.is_backlogged:
+            core.directory.backlogged(name)
+        core.answer_ack(AckCode.OK)
+        core.wire.release(Hold.OUTCOME)
+
+    # --- Inviting, accepting, declining ---------------------------------------------------
+
+    @authenticated.upon(Conversation.find_peer).to(deciding)
+    def invite_silently(c: Conversation, core: Core, invitee: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.invite(core.name, invitee, Command.FIND_PEER)
+
+    @authenticated.upon(Conversation.chat_request).to(deciding)
+    def invite(c: Conversation, core: Core, invitee: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.invite(core.name, invitee, Command.CHAT_REQUEST)
+
+    @authenticated.upon(Conversation.ack).to(deciding)
+    def accept_silently(c: Conversation, core: Core, inviter: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.accept(core.name, inviter, Command.ACK)
+
+    @authenticated.upon(Conversation.chat_accept).to(deciding)
+    def accept(c: Conversation, core: Core, inviter: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.accept(core.name, inviter, Command.CHAT_ACCEPT)
+
+    @authenticated.upon(Conversation.error).to(deciding)
+    def decline_silently(c: Conversation, core: Core, inviter: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.decline(core.name, inviter, Command.ERROR)
+
+    @authenticated.upon(Conversation.chat_decline).to(deciding)
+    def decline(c: Conversation, core: Core, other: bytes) -> None:
+        core.wire.hold(Hold.OUTCOME)
+        core.directory.decline(core.name, other, Command.CHAT_DECLINE)
+
+    @deciding.upon(Conversation.granted).to(authenticated)
+    def answer_granted(c: Conversation, core: Core, command: Command) -> None:
+        if command in _GRANTED:
+            core.answers.now(_GRANTED[command])
+        core.wire.release(Hold.OUTCOME)
+
+    @authenticating.upon(Conversation.refused).to(unauthenticated)
+    @deciding.upon(Conversation.refused).to(authenticated)
+    def answer_refused(c: Conversation, core: Core, command: Command, code: ErrorCode) -> None:
+        # LOST is the one Error that answers an Ack: the client must learn that it is not
+        # in the chat that it accepted. It can't repeat, as the invitation is forgotten.
+        if command not in (Command.ACK, Command.ERROR) or code is ErrorCode.LOST:
+            core.answer_error(code)
+        core.wire.release(Hold.OUTCOME)
+
+    @deciding.upon(Conversation.chat_opened).to(in_chat)
+    def answer_chat_opened(c: Conversation, core: Core, peer: bytes, command: Command) -> None:
+        core.answers.now(_told_of_chat(peer, command))
+        core.wire.release(Hold.OUTCOME)
+
+    @authenticated.upon(Conversation.chat_opened).to(in_chat)
+    def tell_chat_opened(c: Conversation, core: Core, peer: bytes, command: Command) -> None:
+        core.wire.send(_told_of_chat(peer, command))
+
+    for state in (authenticated, deciding):
+
+        @state.upon(Conversation.invited).loop()
+        def tell_invited(c: Conversation, core: Core, inviter: bytes) -> None:
+            core.wire.send(Packet(Command.FIND_PEER, inviter))
+
+        @state.upon(Conversation.invitation_ended).loop()
+        def tell_invitation_ended(c: Conversation, core: Core, code: ErrorCode) -> None:
+            core.tell_error(code)
+
+    # --- In the chat ----------------------------------------------------------------------
+
+    @in_chat.upon(Conversation.message).loop()
+    def say(c: Conversation, core: Core, text: bytes) -> None:
+        if text == EXIT_TEXT:
+            c.exit_chat(b"")
+        elif len(core.name) + len(SEPARATOR) + len(text) > MAX_BODY:
+            core.answer_error(ErrorCode.TOO_LONG)
+        else:
+            core.answers.later()
+            core.directory.relay(core.name, text)
+
+    for state in (*online, closed):
+
+        @state.upon(Conversation.delivered).loop()
+        def answer_delivered(c: Conversation, core: Core) -> None:
+            core.answers.decide(Packet(Command.ACK, AckCode.OK))
+
+        @state.upon(Conversation.lost).loop()
+        def answer_lost(c: Conversation, core: Core) -> None:
+            core.answers.decide(Packet(Command.ERROR, ErrorCode.LOST))
+
+    @in_chat.upon(Conversation.message_arrived).loop()
+    def hear(c: Conversation, core: Core, sender: bytes, text: bytes) -> None:
+        core.wire.send(Packet(Command.MESSAGE, sender + SEPARATOR + text))
+
+    @in_chat.upon(Conversation.exit_chat).to(authenticated)
+    def leave(c: Conversation, core: Core, body: bytes) -> None:
+        core.directory.leave(core.name)
+        core.answer_ack(AckCode.BYE)
+        core.wire.release(Hold.PEER_BACKLOG)
+
+    @in_chat.upon(Conversation.peer_left).to(authenticated)
+    def tell_peer_left(c: Conversation, core: Core) -> None:
+        core.tell_error(ErrorCode.PEER_LEFT)
+        core.wire.release(Hold.PEER_BACKLOG)
+
+    # --- Back-pressure --------------------------------------------------------------------
+
+    for state in (unauthenticated, authenticating):
+
+        @state.upon(Conversation.backlogged).loop()
+        def remember_backlogged(c: Conversation, core: Core) -> None:
+            core.is_backlogged = True
+
+        @state.upon(Conversation.drained).loop()
+        def remember_drained(c: Conversation, core: Core) -> None:
+            core.is_backlogged = False
+
+    for state in online:
+
+        @state.upon(Conversation.backlogged).loop()
+        def report_backlogged(c: Conversation, core: Core) -> None:
+            core.directory.backlogged(core.name)
+
+        @state.upon(Conversation.drained).loop()
+        def report_drained(c: Conversation, core: Core) -> None:
+            core.directory.drained(core.name)
+
+    @in_chat.upon(Conversation.peer_backlogged).loop()
+    def wait_for_peer(c: Conversation, core: Core) -> None:
+        core.wire.hold(Hold.PEER_BACKLOG)
+
+    @in_chat.upon(Conversation.peer_drained).loop()
+    def go_on(c: Conversation, core: Core) -> None:
+        core.wire.release(Hold.PEER_BACKLOG)
+
+    # --- The end --------------------------------------------------------------------------
+
+    @unauthenticated.upon(Conversation.bad_packet).to(closed)
+    def reject_stream(c: Conversation, core: Core) -> None:
+        core.answers.last(Packet(Command.ERROR, ErrorCode.BAD_PACKET))
+
+    for state in (authenticated, in_chat):
+
+        @state.upon(Conversation.bad_packet).to(closed)
+        def reject_stream_and_depart(c: Conversation, core: Core) -> None:
+            core.directory.depart(core.name)
+            core.answers.last(Packet(Command.ERROR, ErrorCode.BAD_PACKET))
+
+    for state in (unauthenticated, authenticating):
+        state.upon(Conversation.connection_lost).to(closed).returns(None)
+
+    for state in online:
+
+        @state.upon(Conversation.connection_lost).to(closed)
+        def depart(c: Conversation, core: Core) -> None:
+            core.directory.depart(core.name)
+
+        @state.upon(Conversation.replaced).to(closed)
+        def make_way(c: Conversation, core: Core) -> None:
+            core.tell_error(ErrorCode.REPLACED)
+            core.wire.close()
+
+    for state in open_:
+
+        @state.upon(Conversation.shut_down).to(closed)
+        def say_shutdown(c: Conversation, core: Core) -> None:
+            core.tell_error(ErrorCode.SHUTDOWN)
+            core.wire.close()
+
+    # What was under way when the connection closed arrives here, and means nothing any more.
+    for late in (
+        Conversation.register,
+        Conversation.log_in,
+        Conversation.message,
+        Conversation.ack,
+        Conversation.error,
+        Conversation.find_peer,
+        Conversation.chat_request,
+        Conversation.chat_accept,
+        Conversation.chat_decline,
+        Conversation.exit_chat,
+        Conversation.unknown,
+        Conversation.admitted,
+        Conversation.invited,
+    ):
+        closed.upon(late).loop().returns(None)
+    for event in (
+        Conversation.bad_packet,
+        Conversation.backlogged,
+        Conversation.drained,
+        Conversation.connection_lost,
+        Conversation.shut_down,
+        Conversation.peer_left,
+        Conversation.peer_backlogged,
+        Conversation.peer_drained,
+        Conversation.replaced,
+    ):
+        closed.upon(event).loop().returns(None)
+    closed.upon(Conversation.granted).loop().returns(None)
+    closed.upon(Conversation.refused).loop().returns(None)
+    closed.upon(Conversation.invitation_ended).loop().returns(None)
+    closed.upon(Conversation.chat_opened).loop().returns(None)
+    closed.upon(Conversation.message_arrived).loop().returns(None)
+
+    return machine.build()
+
+
+converse = make_machine()
+"""Begin a conversation: takes its `Core`, gives the `Conversation`."""

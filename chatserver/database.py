@@ -1,0 +1,443 @@
+"""The accounts table: its schema and the few questions that are asked of it.
+
+All of this blocks: call it from a thread, or before the reactor runs. What goes out are
+frozen dataclasses; connections and rows stay with the thread that asked.
+
+Why not Alembic: there are two tables and one version, and a file of the reference server
+must open without a step by hand. `MIGRATIONS` is the way in for the next version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+)
+
+from chatserver.passwords import StoredPassword
+
+SQLITE_THREADS = 1
+"""How many threads may use one SQLite file at once. It has one writer at a time; more
+threads only make each other wait for its lock."""
+
+POSTGRESQL_THREADS = 4
+"""How many threads may use PostgreSQL at once. Most of a commit is waiting for its disk, so
+a few at once do more; a dozen servers still stay below its default of 100 connections."""
+
+SQLITE_BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another program, an operator's shell say, that holds the SQLite file.
+Longer than a hand-written statement takes, shorter than a client's patience."""
+
+POSTGRESQL_CONNECT_TIMEOUT = 5
+"""Seconds to wait for a connection to PostgreSQL, unless the URL sets connect_timeout."""
+
+POSTGRESQL_SILENCE_TIMEOUT = 10_000
+"""Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
+nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
+
+_UPGRADE_LOCK = int.from_bytes(b"asyncch", "big")
+"""The key of the advisory lock around `upgrade`: any number that others are unlikely to use."""
+
+_metadata = sa.MetaData()
+
+_users = sa.Table(
+    "users",
+    _metadata,
+    sa.Column("username", sa.Text, primary_key=True),
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+_schema = sa.Table(
+    "asyncchat_schema",
+    _metadata,
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
+
+class DatabaseUnusableError(Exception):
+    """The database cannot be used. The text is one line for the operator, without a password,
+    that says what to do.
+    """
+
+
+class AccountsError(Exception):
+    """Something asked of the accounts was not done. The base of all such errors."""
+
+
+class NameTakenError(AccountsError):
+    """There is an account of this name already."""
+
+
+def parse_url(text: str, directory: str) -> sa.URL:
+    """Return the database that `text` names, a SQLAlchemy URL for SQLite or PostgreSQL.
+
+    :param directory: the absolute path that the path of an SQLite file starts from.
+    :raises DatabaseUnusableError: it is no such URL, names a database in memory, whose
+        accounts would be gone at the next start, or psycopg is not installed.
+    """
+    try:
+        url = sa.make_url(text)
+    except (ArgumentError, ValueError):
+        # The text stays out of it: there may be a password in it.
+        raise DatabaseUnusableError(
+            "the database URL cannot be read: write sqlite:///users.db"
+            " or postgresql://user:password@host/database"
+        ) from None
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _parse_sqlite_url(url, directory)
+    if url.drivername in ("postgresql", "postgresql+psycopg"):
+        return _parse_postgresql_url(url)
+    raise DatabaseUnusableError(
+        f"databases of the kind {url.drivername} are not supported: write sqlite:/// or"
+        " postgresql://"
+    )
+
+
+def _parse_sqlite_url(url: sa.URL, directory: str) -> sa.URL:
+    path = url.database
+    if url.host or url.username or url.password or url.port:
+        raise DatabaseUnusableError(
+            "an SQLite URL names no host: write three slashes before a path, sqlite:///users.db"
+        )
+    if not path or path == ":memory:":
+        raise DatabaseUnusableError(
+            "accounts in memory would be gone at the next start: write sqlite:///users.db"
+        )
+    if url.query or path.startswith("file:"):
+        raise DatabaseUnusableError(
+            "an SQLite URL takes a plain path, no file: and no options: write sqlite:///users.db"
+        )
+    return url.set(drivername="sqlite", database=os.path.join(directory, path))
+
+
+def _parse_postgresql_url(url: sa.URL) -> sa.URL:
+    if url.host and "@" in url.host:
+        # What follows the first @ would be shown as the host, a part of the password too.
+        raise DatabaseUnusableError("in the database URL write an @ of the password as %40")
+    try:
+        import psycopg  # noqa: F401, PLC0415 -- an extra: who uses SQLite does without
+    except ImportError:
+        raise DatabaseUnusableError(
+            "PostgreSQL needs psycopg: pip install 'asyncchat[postgresql]'"
+        ) from None
+    return url.set(drivername="postgresql+psycopg")
+
+
+def describe(url: sa.URL) -> str:
+    """Return `url` for a message: the path of an SQLite file, else the URL without password."""
+    if _is_sqlite(url):
+        return str(url.database)
+    # Without the query: a password may stand there too.
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def reason(error: Exception) -> str:
+    """Return in one line why the database failed, in the words of its driver.
+
+    SQLAlchemy adds lines with the statement, PostgreSQL one with the row: they stay out.
+    """
+    original = error.orig if isinstance(error, DBAPIError) else None
+    lines = str(original or error).splitlines()
+    return lines[0] if lines else type(original or error).__name__
+
+
+def make_engine(url: sa.URL) -> sa.Engine:
+    """Return an engine for `url`, which must come from `parse_url`. It connects when it is used.
+
+    A commit that has returned is on the disk, in both databases.
+    """
+    if _is_sqlite(url):
+        engine = sa.create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=SQLITE_THREADS,
+            max_overflow=0,
+            connect_args={"timeout": SQLITE_BUSY_TIMEOUT},
+        )
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate)
+        return engine
+    timeouts = {
+        "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
+        "tcp_user_timeout": POSTGRESQL_SILENCE_TIMEOUT,
+    }
+    return sa.create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=POSTGRESQL_THREADS,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={key: value for key, value in timeouts.items() if key not in url.query},
+    )
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # Or sqlite3 would begin transactions by itself, and not all of them.
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and then writes would fail at once, without waiting, when
+    # another program has written in between: take the lock at its start.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def prepare(url: sa.URL) -> None:
+    """Make the database ready to be used: create it or upgrade it, and leave no connection.
+
+    To be called at start, before any fork. A new SQLite file has the mode 0600, and one that
+    was readable by others gets it: there are password hashes in it.
+
+    :raises DatabaseUnusableError: it cannot be reached, written or upgraded, or is not ours.
+    """
+    created = _is_sqlite(url) and _create_file(str(url.database))
+    try:
+        _create_or_upgrade(url)
+    except BaseException:
+        if created:
+            os.remove(str(url.database))
+        raise
+
+
+def _create_file(path: str) -> bool:
+    """Create an empty file at `path`, or return False when there is something already."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise DatabaseUnusableError(f"there is no folder {folder} for the database: create it")
+    if os.path.isdir(path):
+        raise DatabaseUnusableError(f"{path} is a folder: name a file for the database")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise DatabaseUnusableError(
+            f"{path} cannot be created: {error.strerror}; let the server's user write there"
+        ) from None
+    return True
+
+
+def _create_or_upgrade(url: sa.URL) -> None:
+    engine = make_engine(url)
+    try:
+        with engine.begin() as connection:
+            upgrade(connection)
+        # Only now: nothing was changed in a file that turned out to be somebody else's.
+        if _is_sqlite(url):
+            _make_private(str(url.database))
+            _set_write_ahead_log(engine)
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise DatabaseUnusableError(_explain(url, error)) from None
+    finally:
+        engine.dispose()
+
+
+def _make_private(path: str) -> None:
+    if os.stat(path).st_mode & 0o077:
+        # Where its owner is another user, that one has decided who may read it.
+        with contextlib.suppress(PermissionError):
+            os.chmod(path, 0o600)
+
+
+def _set_write_ahead_log(engine: sa.Engine) -> None:
+    # The file remembers it. A backup can read it then while the server writes. SQLite cannot
+    # switch it inside a transaction, so it goes past the engine's.
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Bring the schema to the present version, in the transaction of `connection`.
+
+    Version 0 is an empty database, or the reference server's with its users table.
+
+    :raises DatabaseUnusableError: the schema is newer than this server, or not ours.
+    """
+    where = describe(connection.engine.url)
+    if connection.dialect.name == "postgresql":
+        _check_postgresql(connection, where)
+        # Two servers may start at once. The lock ends with the transaction.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+    if sa.inspect(connection).has_table(_schema.name):
+        versions = connection.execute(sa.select(_schema.c.version)).scalars().all()
+        if len(versions) != 1:
+            raise DatabaseUnusableError(
+                f"the table asyncchat_schema in {where} has {len(versions)} rows in place of one:"
+                " restore the database from a backup"
+            )
+        version = versions[0]
+    else:
+        _schema.create(connection)
+        connection.execute(_schema.insert().values(version=0))
+        version = 0
+    if version > len(MIGRATIONS):
+        raise DatabaseUnusableError(
+            f"the schema of {where} has the version {version}, this server knows"
+            f" {len(MIGRATIONS)}: install a newer asyncchat"
+        )
+    for migrate in MIGRATIONS[version:]:
+        migrate(connection)
+    if version < len(MIGRATIONS):
+        connection.execute(_schema.update().values(version=len(MIGRATIONS)))
+    _check_users(connection, where)
+
+
+def _check_postgresql(connection: sa.Connection, where: str) -> None:
+    encoding, read_only = connection.execute(
+        sa.select(
+            sa.func.current_setting("server_encoding"),
+            sa.func.current_setting("transaction_read_only"),
+        )
+    ).one()
+    if encoding != "UTF8":
+        raise DatabaseUnusableError(
+            f"{where} has the encoding {encoding}, which cannot hold every name:"
+            " create a database with the encoding UTF8"
+        )
+    if read_only != "off":
+        raise DatabaseUnusableError(
+            f"{where} is read-only: name the primary server, or allow it to be written"
+        )
+
+
+def _create_users(connection: sa.Connection) -> None:
+    """Version 0 to 1: the table as the reference server creates it."""
+    inspector = sa.inspect(connection)
+    if inspector.has_table("users"):
+        return
+    others = [name for name in inspector.get_table_names() if name != _schema.name]
+    # In PostgreSQL tables of others may well stand in the same schema.
+    if others and connection.dialect.name == "sqlite":
+        raise DatabaseUnusableError(
+            f"{describe(connection.engine.url)} is the database of another program (it has a"
+            f" table {others[0]} and no table users): name another file"
+        )
+    connection.execute(
+        sa.text(
+            "CREATE TABLE users (username TEXT PRIMARY KEY, salt TEXT NOT NULL, hash TEXT NOT NULL)"
+        )
+    )
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create_users,)
+"""What leads from each schema version to the next; their number is the present version.
+One that has been released is never changed, and so it does not use the tables above."""
+
+
+def _check_users(connection: sa.Connection, where: str) -> None:
+    inspector = sa.inspect(connection)
+    ours = inspector.has_table(_users.name)
+    if ours:
+        columns = inspector.get_columns(_users.name)
+        key = inspector.get_pk_constraint(_users.name)["constrained_columns"]
+        ours = (
+            {column["name"] for column in columns} == set(_users.c.keys())
+            and all(isinstance(column["type"], sa.String) for column in columns)
+            and key == ["username"]
+        )
+    if not ours:
+        raise DatabaseUnusableError(
+            f"the table users in {where} is not the accounts table (username, salt, hash):"
+            " name another database"
+        )
+
+
+_SQLITE_REASONS = {
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database: name another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
+    sqlite3.SQLITE_BUSY: "is locked by another program: end that first",
+    sqlite3.SQLITE_READONLY: ("is read-only: let the server's user write the file and its folder"),
+    sqlite3.SQLITE_CANTOPEN: (
+        "cannot be opened: let the server's user read and write the file and its folder"
+    ),
+}
+
+
+def _explain(url: sa.URL, error: SQLAlchemyError | sqlite3.Error) -> str:
+    """Return in one line what is wrong with the database and what to do."""
+    where = describe(url)
+    if not _is_sqlite(url):
+        return (
+            f"{where} cannot be used: {reason(error)}; check that PostgreSQL runs there, and"
+            " user, password and database in the URL"
+        )
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+    # The upper bits of an extended code only tell variants of the lower byte's error.
+    told = _SQLITE_REASONS.get(code & 0xFF)
+    if told is None:
+        told = f"cannot be used: {reason(error)}; check the file and its folder"
+    return f"{where} {told}"
+
+
+def _is_sqlite(url: sa.URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+class Store:
+    """The accounts in the database behind `engine`, which `prepare` has made ready.
+
+    Each method is one transaction, on the disk when it returns, and raises SQLAlchemyError
+    when the database fails.
+
+    `threads` is how many threads may use it at once.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
+
+    def find(self, name: str) -> StoredPassword | None:
+        """Return what is stored for `name`, or None when there is no such account."""
+        query = sa.select(_users.c.salt, _users.c.hash).where(_users.c.username == name)
+        try:
+            with self._engine.begin() as connection:
+                row = connection.execute(query).one_or_none()
+        except DataError:
+            return None  # PostgreSQL cannot hold this name: there is a NUL in it.
+        return None if row is None else StoredPassword(salt=row.salt, hash=row.hash)
+
+    def add(self, name: str, stored: StoredPassword) -> None:
+        """Create the account `name`.
+
+        :raises NameTakenError: there is one already.
+        """
+        row = _users.insert().values(username=name, salt=stored.salt, hash=stored.hash)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(row)
+        except IntegrityError:
+            # From None, because PostgreSQL's text holds the row.
+            raise NameTakenError(f"there is an account {name!r} already") from None
+
+    def replace(self, name: str, old: StoredPassword, new: StoredPassword) -> None:
+        """Store `new` for `name`, unless something else than `old` is stored there by now."""
+        change = (
+            _users.update()
+            .where(
+                _users.c.username == name,
+                _users.c.salt == old.salt,
+                _users.c.hash == old.hash,
+            )
+            .values(salt=new.salt, hash=new.hash)
+        )
+        with self._engine.begin() as connection:
+            connection.execute(change)
+
+    def close(self) -> None:
+        """Close all connections. One is opened again when the store is used again."""
+        self._engine.dispose()

@@ -1,0 +1,274 @@
+"""Who is online, who has invited whom, and who chats with whom, on one machine.
+
+Every rule about invitations is here. Each call first brings the facts into order and only
+then tells the conversations that it concerns: what these do in turn may lead back here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from chatserver.conversation import Conversation
+from chatserver.limits import INVITATION_TIMEOUT, MAX_RECEIVED_INVITATIONS
+from chatserver.packets import Command, ErrorCode
+
+
+@dataclass(eq=False)
+class _User:
+    """Somebody who is online.
+
+    `sent` is the one invitation of theirs that waits for its answer. `received` has what
+    others sent them, by the inviter's name, the newest last: waiting ones and gone ones.
+    """
+
+    name: bytes
+    conversation: Conversation
+    address: str
+    partner: _User | None = None
+    sent: _Invitation | None = None
+    received: dict[bytes, _Invitation] = field(default_factory=dict)
+    is_backlogged: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name.decode()!r} ({self.address})"
+
+    def has_invited(self, other: _User | None) -> bool:
+        """Tell whether an invitation to `other` waits for its answer."""
+        return self.sent is not None and self.sent.invitee is other
+
+    def waiting(self) -> list[_Invitation]:
+        """Return the received invitations that can still be accepted, the oldest first."""
+        return [invitation for invitation in self.received.values() if not invitation.is_gone]
+
+    def newest(self) -> _Invitation | None:
+        """Return the newest received invitation, waiting or gone."""
+        return next(reversed(self.received.values()), None)
+
+
+@dataclass(eq=False)
+class _Invitation:
+    """`inviter` would like to chat with `invitee`, and said so with `command`.
+
+    One that ended without the invited one's doing is gone, but stays with them, so that
+    an accept already on its way can't open a chat with somebody else than was meant.
+    """
+
+    inviter: _User
+    invitee: _User
+    command: Command
+    is_gone: bool = False
+    timeout: IDelayedCall = field(init=False)
+
+
+class LocalDirectory:
+    """The `Directory` of one machine: every outcome is told at once.
+
+    :param clock: where the time-outs of invitations run
+    :param invitation_timeout: seconds that an invitation waits for its answer
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, invitation_timeout: float = INVITATION_TIMEOUT) -> None:
+        self._clock = clock
+        self._invitation_timeout = invitation_timeout
+        self._users: dict[bytes, _User] = {}
+
+    # --- Coming and going -----------------------------------------------------------------
+
+    def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
+        """See `Directory`. An older connection of `name` ends as if it had disconnected."""
+        older = self._users.get(name)
+        if older is not None:
+            self.depart(name)
+        user = self._users[name] = _User(name, conversation, address)
+        self._log.info("Logged in: {user}", user=str(user))
+        if older is not None:
+            self._log.info("Replaced: {older} by {user}", older=str(older), user=str(user))
+            older.conversation.replaced()
+
+    def depart(self, name: bytes) -> None:
+        """See `Directory`. A chat partner and those who have invited `name` are told."""
+        user = self._users.pop(name)
+        self._withdraw(user)
+        inviters = self._end_received(user)
+        partner = self._part(user)
+        if partner is not None:
+            partner.conversation.peer_left()
+        for inviter in inviters:
+            inviter.conversation.invitation_ended(ErrorCode.NOT_FREE)
+
+    def clear(self) -> None:
+        """Forget everybody and tell nobody: the server goes down."""
+        for user in self._users.values():
+            if user.sent is not None:
+                user.sent.timeout.cancel()
+        self._users.clear()
+
+    # --- Invitations ----------------------------------------------------------------------
+
+    def invite(self, name: bytes, invitee: bytes, command: Command) -> None:
+        """See `Directory`. An invitation that is delivered withdraws the earlier one."""
+        user = self._users[name]
+        peer = self._users.get(invitee)
+        if peer is None:
+            user.conversation.refused(command, ErrorCode.NOT_ONLINE)
+        elif peer is user:
+            user.conversation.refused(command, ErrorCode.YOURSELF)
+        elif not self._is_open_to(peer, user):
+            user.conversation.refused(command, ErrorCode.BUSY)
+        else:
+            self._withdraw(user)
+            self._deliver(_Invitation(user, peer, command))
+            peer.conversation.invited(name)
+            user.conversation.granted(command)
+
+    def accept(self, name: bytes, inviter: bytes, command: Command) -> None:
+        """See `Directory`. `inviter` may be empty: the newest invitation is meant."""
+        user = self._users[name]
+        invitation = self._received(user, inviter, command)
+        if invitation is None:
+            user.conversation.refused(command, ErrorCode.NO_INVITATION)
+        elif invitation.is_gone:
+            del user.received[invitation.inviter.name]
+            user.conversation.refused(command, ErrorCode.LOST)
+        else:
+            self._open_chat(invitation, command)
+
+    def decline(self, name: bytes, other: bytes, command: Command) -> None:
+        """See `Directory`. `other` may be empty: the newest received invitation is meant.
+
+        Only ChatDecline withdraws. When both have invited each other, both invitations end.
+        """
+        user = self._users[name]
+        invitation = self._received(user, other, command)
+        withdraws = command is Command.CHAT_DECLINE and user.has_invited(self._users.get(other))
+        if invitation is None and not withdraws:
+            user.conversation.refused(command, ErrorCode.NO_INVITATION)
+            return
+        declined = None
+        if invitation is not None:
+            self._forget(invitation)
+            if not invitation.is_gone:
+                declined = invitation.inviter
+        if withdraws or user.has_invited(declined):
+            self._withdraw(user)
+        if declined is not None:
+            declined.conversation.invitation_ended(ErrorCode.DECLINED)
+        user.conversation.granted(command)
+
+    def _is_open_to(self, peer: _User, inviter: _User) -> bool:
+        """Tell whether `inviter` may invite `peer` now."""
+        if peer.partner is not None or peer.is_backlogged:
+            return False
+        if peer.has_invited(inviter):
+            return True
+        others = [each for each in peer.waiting() if each.inviter is not inviter]
+        return len(others) < MAX_RECEIVED_INVITATIONS
+
+    def _received(self, user: _User, inviter: bytes, command: Command) -> _Invitation | None:
+        """Return the invitation that `user` means when answering `inviter` with `command`."""
+        named = user.received.get(inviter)
+        # To the reference's commands any other body counts as empty.
+        if named is None and (not inviter or command in (Command.ACK, Command.ERROR)):
+            return user.newest()
+        return named
+
+    def _deliver(self, invitation: _Invitation) -> None:
+        """Put `invitation` in its place, as the invited one's newest."""
+        inviter, invitee = invitation.inviter, invitation.invitee
+        invitee.received.pop(inviter.name, None)
+        invitee.received[inviter.name] = inviter.sent = invitation
+        invitation.timeout = self._clock.callLater(
+            self._invitation_timeout, self._time_out, invitation
+        )
+        gone = [each for each in invitee.received.values() if each.is_gone]
+        for oldest in gone[: max(0, len(invitee.received) - MAX_RECEIVED_INVITATIONS)]:
+            self._forget(oldest)
+
+    def _time_out(self, invitation: _Invitation) -> None:
+        """End an invitation that has waited long enough."""
+        invitation.is_gone = True
+        invitation.inviter.sent = None
+        invitation.inviter.conversation.invitation_ended(ErrorCode.TIMED_OUT)
+
+    def _withdraw(self, user: _User) -> None:
+        """End the invitation that `user` sent, if there is one; the invited one keeps it, gone."""
+        if user.sent is not None:
+            user.sent.timeout.cancel()
+            user.sent.is_gone = True
+            user.sent = None
+
+    def _forget(self, invitation: _Invitation) -> None:
+        """Remove `invitation` from both sides, waiting or gone."""
+        if not invitation.is_gone:
+            invitation.timeout.cancel()
+            invitation.inviter.sent = None
+        del invitation.invitee.received[invitation.inviter.name]
+
+    def _end_received(self, user: _User) -> list[_User]:
+        """Forget all that `user` received. Return those whose invitation was still waiting."""
+        inviters = [invitation.inviter for invitation in user.waiting()]
+        for invitation in list(user.received.values()):
+            self._forget(invitation)
+        return inviters
+
+    # --- Chats ----------------------------------------------------------------------------
+
+    def relay(self, name: bytes, text: bytes) -> None:
+        """See `Directory`."""
+        user = self._users[name]
+        if user.partner is None:
+            user.conversation.lost()
+        else:
+            user.partner.conversation.message_arrived(name, text)
+            user.conversation.delivered()
+
+    def leave(self, name: bytes) -> None:
+        """See `Directory`. The chat partner is told."""
+        partner = self._part(self._users[name])
+        if partner is not None:
+            partner.conversation.peer_left()
+
+    def backlogged(self, name: bytes) -> None:
+        """See `Directory`. A chat partner is told, now and when a chat begins."""
+        user = self._users[name]
+        user.is_backlogged = True
+        if user.partner is not None:
+            user.partner.conversation.peer_backlogged()
+
+    def drained(self, name: bytes) -> None:
+        """See `Directory`. A chat partner is told."""
+        user = self._users[name]
+        user.is_backlogged = False
+        if user.partner is not None:
+            user.partner.conversation.peer_drained()
+
+    def _open_chat(self, invitation: _Invitation, command: Command) -> None:
+        """Open the chat that `invitation`, accepted with `command`, asked for."""
+        inviter, invitee = invitation.inviter, invitation.invitee
+        self._forget(invitation)
+        self._withdraw(invitee)
+        others = self._end_received(inviter) + self._end_received(invitee)
+        inviter.partner, invitee.partner = invitee, inviter
+        self._log.info("Chat opened: {a} and {b}", a=str(inviter), b=str(invitee))
+
+        invitee.conversation.chat_opened(inviter.name, command)
+        inviter.conversation.chat_opened(invitee.name, invitation.command)
+        if inviter.is_backlogged:
+            invitee.conversation.peer_backlogged()
+        if invitee.is_backlogged:
+            inviter.conversation.peer_backlogged()
+        for other in others:
+            other.conversation.invitation_ended(ErrorCode.NOT_FREE)
+
+    def _part(self, user: _User) -> _User | None:
+        """End the chat that `user` is in. Return its partner, or None if there was no chat."""
+        partner = user.partner
+        if partner is not None:
+            user.partner = partner.partner = None
+            self._log.info("Chat left: {user} left {partner}", user=str(user), partner=str(partner))
+        return partner

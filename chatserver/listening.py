@@ -1,0 +1,107 @@
+"""Listens for clients: on a port number, or wherever a Twisted endpoint description says."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString, wrapServerTLS
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
+from zope.interface import implementer
+
+from chatserver.limits import LISTEN_BACKLOG
+
+DEFAULT_PORT = "5555"
+"""The reference server's port."""
+
+
+class ListenError(Exception):
+    """The server can't listen there. The text says in one line why, and what to do."""
+
+
+def listen(
+    reactor: Any, description: str, tls: CertificateOptions, factory: Factory
+) -> IListeningPort:
+    """Listen at `description` for connections of `factory`, with TLS on top.
+
+    :param description: a port number, for IPv4 and IPv6, or a Twisted endpoint description
+        such as ``tcp:5555:interface=127.0.0.1``
+    :raises ListenError: the description is none, or the port can't be had
+    """
+    endpoint = wrapServerTLS(tls, _endpoint(reactor, description), reactor)
+    outcome: list[Any] = []
+    endpoint.listen(factory).addBoth(outcome.append)
+    # Every kind of server endpoint is there, or fails, at once.
+    (port,) = outcome
+    if IListeningPort.providedBy(port):
+        return port
+    error = port.value
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    raise ListenError(_explain(description, cause)) from error
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    if description.isdecimal():
+        number = int(description)
+        if number > 0xFFFF:
+            raise ListenError(f"--port {description}: a port number is at most 65535")
+        return DualStackEndpoint(reactor, number)
+    if description.partition(":")[0] in ("ssl", "tls"):
+        raise ListenError(
+            f"--port {description}: TLS is always put on top; "
+            "give a tcp: endpoint, and the certificate with --certificate"
+        )
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:  # Each parser of a description has errors of its own.
+        raise ListenError(
+            f"--port {description}: neither a port number nor an endpoint description "
+            f"such as tcp:5555:interface=127.0.0.1 ({error})"
+        ) from error
+    return endpoint
+
+
+@implementer(IStreamServerEndpoint)
+class DualStackEndpoint:
+    """Listens on a port for IPv4 and IPv6, or for IPv4 alone where there is nothing else."""
+
+    def __init__(self, reactor: Any, port: int) -> None:
+        self._reactor = reactor
+        self._port = port
+
+    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+        """See `IStreamServerEndpoint`. Fails with OSError."""
+        if socket.has_dualstack_ipv6():
+            try:
+                return succeed(self._listen_on_both(protocolFactory))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    return fail(error)
+        ipv4 = TCP4ServerEndpoint(self._reactor, self._port, LISTEN_BACKLOG)
+        listening: Deferred[IListeningPort] = ipv4.listen(protocolFactory)
+        return listening
+
+    def _listen_on_both(self, factory: Any) -> IListeningPort:
+        with socket.create_server(
+            ("", self._port), family=socket.AF_INET6, backlog=LISTEN_BACKLOG, dualstack_ipv6=True
+        ) as listener:
+            listener.setblocking(False)
+            # The reactor makes a socket of its own from it.
+            port: IListeningPort = self._reactor.adoptStreamPort(
+                listener.fileno(), socket.AF_INET6, factory
+            )
+            return port
+
+
+def _explain(description: str, error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return f"--port {description}: in use; stop the server that has it, or give another --port"
+    if number == errno.EACCES:
+        return f"--port {description}: not permitted to listen there; give a --port above 1023"
+    return f"--port {description}: can't listen there: {error}"

@@ -1,0 +1,311 @@
+"""A connection: bytes to packets and back, and what its conversation needs of it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address as IPv6
+from typing import Protocol as TypingProtocol
+
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatserver.backpressure import StallWatch, sending_position
+from chatserver.conversation import (
+    Accounts,
+    Core,
+    Directory,
+    Hold,
+    converse,
+    packet_received,
+)
+from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, READ_AHEAD
+from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
+
+
+class TLSTransport(TypingProtocol):
+    """What a connection uses of its transport: Twisted's TLS over TCP."""
+
+    # ruff: noqa: D102 - Twisted documents them.
+    def write(self, data: bytes, /) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool, /) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def getPeer(self) -> IAddress: ...
+    def getHandle(self) -> SSL.Connection: ...
+
+
+class Connections(TypingProtocol):
+    """Who keeps count of the connections."""
+
+    def opened(self, connection: ChatProtocol, /) -> None:
+        """`connection` is there."""
+
+    def ended(self, connection: ChatProtocol, /) -> None:
+        """`connection` is gone."""
+
+
+class PacketReceiver(Protocol):
+    """Receives packets one by one, in the manner of `Int32StringReceiver`.
+
+    While it is held it hands over none, and after `READ_AHEAD` bytes it reads none.
+    """
+
+    transport: TLSTransport  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self._decoder = PacketDecoder()
+        self._holds: set[Hold] = set()
+        self._is_delivering = False
+        self._is_paused = False
+
+    def packetReceived(self, packet: Packet) -> None:
+        """Override: `packet` came."""
+        raise NotImplementedError
+
+    def badPacketReceived(self, reason: str) -> None:
+        """Override: something came that is not a packet. Nothing will come after it."""
+        raise NotImplementedError
+
+    def sendPacket(self, packet: Packet) -> None:
+        """Send `packet` to the other side."""
+        self.transport.write(encode(packet))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        self._decoder.feed(data)
+        self._deliver()
+
+    def hold(self, reason: Hold) -> None:
+        """Hand over no packet until every reason for it is released."""
+        self._holds.add(reason)
+
+    def release(self, reason: Hold) -> None:
+        """`reason` does not hold any more. If no other does, hand over what has come."""
+        self._holds.discard(reason)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand over the packets that have come, as long as nothing holds them."""
+        if self._is_delivering:
+            return  # A packet released a hold: the loop below goes on by itself.
+        self._is_delivering = True
+        try:
+            while not self._holds and (packet := self._decoder.next_packet()) is not None:
+                self.packetReceived(packet)
+        except BadPacketError as error:
+            self.badPacketReceived(str(error))
+        finally:
+            self._is_delivering = False
+        self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        """Read from the transport, unless enough waits that can't be handed over."""
+        is_full = bool(self._holds) and len(self._decoder) > READ_AHEAD
+        if is_full and not self._is_paused:
+            self.transport.pauseProducing()
+        elif self._is_paused and not is_full:
+            self.transport.resumeProducing()
+        self._is_paused = is_full
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class ChatProtocol(PacketReceiver):
+    """One client's connection, and the `Wire` of its conversation.
+
+    It is the producer of its transport, and so hears when too much waits to be sent.
+
+    :param accounts: who may use the server
+    :param directory: who is online
+    :param connections: who keeps count of this one
+    :param clock: where deadlines run
+    :param stall_timeout: seconds without progress in sending until the client is cut off
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        directory: Directory,
+        connections: Connections,
+        clock: IReactorTime,
+        stall_timeout: float,
+    ) -> None:
+        super().__init__()
+        self._core = Core(self, accounts, directory, address="")
+        self._conversation = converse(self._core)
+        self._clock = clock
+        self._stall_timeout = stall_timeout
+        self._stall_watch = StallWatch(
+            clock, stall_timeout, lambda: sending_position(self.transport), self._stalled
+        )
+        self._connections = connections
+        self._deadline: IDelayedCall | None = None
+        self._is_secure = False
+        self._is_closed = False
+        self._is_lost = False
+
+    def __str__(self) -> str:
+        """Return for a log line who the client is, as far as that is known."""
+        address = self._core.address
+        return f"{self._core.name.decode()!r} ({address})" if self._core.name else address
+
+    # --- The connection's life, as Twisted tells it -----------------------------------------
+
+    def connectionMade(self) -> None:
+        """Wait for the TLS handshake, but not for ever."""
+        self._connections.opened(self)
+        self._core.address = describe_address(self.transport.getPeer())
+        self._log.info("Client connected: {client}", client=str(self))
+        self._set_deadline(HANDSHAKE_TIMEOUT)
+
+    def handshakeCompleted(self) -> None:
+        """Begin the conversation: the connection is secure."""
+        self._is_secure = True
+        self._cancel_deadline()
+        # Behind a proxy only now it is known where the client is.
+        self._core.address = describe_address(self.transport.getPeer())
+        self._log.info(
+            "Handshake done: {client}, {version}",
+            client=str(self),
+            version=self.transport.getHandle().get_protocol_version_name(),
+        )
+        if ITCPTransport.providedBy(self.transport):
+            # One small packet follows another: Nagle's algorithm would keep the second back.
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+
+    def packetReceived(self, packet: Packet) -> None:
+        """Let the conversation answer."""
+        packet_received(self._conversation, packet)
+
+    def badPacketReceived(self, reason: str) -> None:
+        """Let the conversation end."""
+        self._log.warn("Bad packet: {client}, {reason}", client=str(self), reason=reason)
+        self._conversation.bad_packet()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Handle the packets that came before the end, then end the conversation."""
+        self._is_lost = True
+        self._cancel_deadline()
+        self._stall_watch.stop()
+        # They don't wait for a reader: whom they are for is told right after them that
+        # this client is gone. Only what hangs on an outcome is beyond handling.
+        self._holds &= {Hold.OUTCOME}
+        self._deliver()
+        self._conversation.connection_lost()
+        end = describe_end(reason)
+        if self._is_secure:
+            self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
+        else:
+            self._log.error("Handshake failed: {client}, {end}", client=str(self), end=end)
+        self._connections.ended(self)
+
+    def shut_down(self) -> None:
+        """End the connection: the server is going down."""
+        if self._is_secure:
+            self._conversation.shut_down()
+        else:
+            self.transport.abortConnection()
+
+    # --- What the conversation needs (`Wire`) -----------------------------------------------
+
+    def send(self, packet: Packet) -> None:
+        """See `Wire`."""
+        if not (self._is_closed or self._is_lost):
+            self.sendPacket(packet)
+            self._stall_watch.start()
+
+    def close(self) -> None:
+        """See `Wire`. A client that does not close its side is cut off after `CLOSE_TIMEOUT`."""
+        if self._is_closed or self._is_lost:
+            return
+        self._is_closed = True
+        self._decoder.stop()
+        self._stall_watch.stop()
+        # What still comes must be read, if only to be thrown away: the goodbye is behind it.
+        self._holds.clear()
+        self._pause_or_resume()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._set_deadline(CLOSE_TIMEOUT)
+
+    def hold(self, reason: Hold) -> None:
+        """See `Wire`. Nothing that is left of a lost connection waits for a reader."""
+        if not self._is_lost or reason is Hold.OUTCOME:
+            super().hold(reason)
+
+    # --- Back-pressure, as the transport tells it (`IPushProducer`) -------------------------
+
+    def pauseProducing(self) -> None:
+        """Take no more packets: the client does not read the answers."""
+        self.hold(Hold.BACKLOG)
+        self._conversation.backlogged()
+
+    def resumeProducing(self) -> None:
+        """Go on: all that waited is sent."""
+        # A transport that was to close once all is sent forgets about that while it has a
+        # producer to resume. (The client has said goodbye behind what it did not read.)
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(self, True)
+        self._conversation.drained()
+        self.release(Hold.BACKLOG)
+
+    def stopProducing(self) -> None:
+        """Nothing to do: `connectionLost` follows."""
+
+    # --- Deadlines --------------------------------------------------------------------------
+
+    def _stalled(self) -> None:
+        self._log.warn(
+            "Stalled: {client} took nothing for {seconds:g} s and is cut off",
+            client=str(self),
+            seconds=self._stall_timeout,
+        )
+        self.transport.abortConnection()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self._clock.callLater(seconds, self._expire)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+
+    def _expire(self) -> None:
+        self.transport.abortConnection()
+
+
+def describe_address(address: IAddress) -> str:
+    """Return `address` for a log line; an IPv4 address that came by IPv6 as what it is."""
+    if isinstance(address, IPv6Address):
+        mapped = IPv6(address.host).ipv4_mapped
+        return f"{mapped or f'[{address.host}]'}:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    return str(address)
+
+
+def describe_end(reason: Failure) -> str:
+    """Return in a few words why a connection ended."""
+    error = reason.value
+    if isinstance(error, ConnectionDone):
+        return "the client closed it"
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        # OpenSSL's errors are a list of (library, function, reason).
+        return str(error.args[0][-1][-1])
+    return str(error)

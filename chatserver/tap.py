@@ -1,0 +1,170 @@
+"""``twistd asyncchat``: where the server is put together, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.python.components import Componentized
+
+from chatserver import __version__
+from chatserver.accounts import Accounts
+from chatserver.admission import Admission
+from chatserver.certificates import CertificateError, ServerCertificate, load_or_create
+from chatserver.database import DatabaseUnusableError, Store, make_engine, parse_url, prepare
+from chatserver.factory import ChatFactory
+from chatserver.listening import ListenError, listen
+from chatserver.log import LogFileError, make_observer, open_log_file
+from chatserver.options import NO_LOG_FILE, Options
+from chatserver.passwords import Passwords
+from chatserver.protocol import describe_address
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """Make the server that `options` describe. It listens already, and works once started.
+
+    Here is the last place where a mistake can be told on the terminal: a daemon forks
+    right after it. Hence all is tried here that can fail, and the paths are made absolute.
+
+    :raises SystemExit: the server can't run like that. The text is one line that says why.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+    try:
+        return _make_service(options, reactor)
+    except (CertificateError, DatabaseUnusableError, ListenError, LogFileError) as error:
+        raise SystemExit(f"asyncchat: {error}") from None
+
+
+def _make_service(options: Options, reactor: Any) -> ChatService:
+    log = _make_log(options)
+    dh_params = options["dh-params"]
+    certificate, is_new = load_or_create(
+        os.path.abspath(options["certificate"]),
+        os.path.abspath(options["private-key"]),
+        os.path.abspath(dh_params) if dh_params else None,
+        datetime.now(UTC),
+    )
+    if is_new and _is_daemon(options):
+        print(f"asyncchat: new certificate, SHA-256 fingerprint {certificate.fingerprint}")
+
+    database = parse_url(options["database"], os.getcwd())
+    prepare(database)
+    accounts = Accounts(reactor, Store(make_engine(database)), Passwords(options["argon2"]))
+    factory = ChatFactory(
+        Admission(accounts, options["min-password-length"]),
+        reactor,
+        options["invitation-timeout"],
+        options["stall-timeout"],
+    )
+    port = listen(reactor, options["port"], certificate.options, factory)
+    return ChatService(
+        port=port,
+        certificate=certificate,
+        factory=factory,
+        accounts=accounts,
+        log=log,
+        has_log_of_its_own=_runs_under_twistd(options),
+    )
+
+
+def _make_log(options: Options) -> ILogObserver:
+    """Return what writes the log: to its file, and under ``twistd -n`` to the terminal."""
+    files: list[Any] = []
+    if options["log-file"] != NO_LOG_FILE:
+        files.append(open_log_file(os.path.abspath(options["log-file"])))
+    elif _is_daemon(options):
+        raise LogFileError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
+    if _runs_under_twistd(options) and not _is_daemon(options):
+        files.append(sys.stdout)
+    return make_observer(files)
+
+
+def _runs_under_twistd(options: Options) -> bool:
+    """Tell whether twistd runs the server, and not twist or a test."""
+    return options.parent is not None and "nodaemon" in options.parent
+
+
+def _is_daemon(options: Options) -> bool:
+    """Tell whether the process will leave the terminal."""
+    twistd = options.parent
+    if twistd is None or "nodaemon" not in twistd or not hasattr(os, "fork"):
+        return False
+    return not (twistd["nodaemon"] or twistd["debug"])
+
+
+class ChatService(Service):
+    """The running server.
+
+    :param port: where it listens
+    :param certificate: what it shows to its clients
+    :param factory: makes its connections
+    :param accounts: who may use it
+    :param log: where its log goes
+    :param has_log_of_its_own: whether twistd lets the server's be the only log. Elsewhere the
+        process has one already, and the server's is added to it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        port: IListeningPort,
+        certificate: ServerCertificate,
+        factory: ChatFactory,
+        accounts: Accounts,
+        log: ILogObserver,
+        has_log_of_its_own: bool,
+    ) -> None:
+        self.port = port
+        self._certificate = certificate
+        self._factory = factory
+        self._accounts = accounts
+        self._observer = log
+        self._has_log_of_its_own = has_log_of_its_own
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join `parent`, an application. twistd takes its log observer from there."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if self._has_log_of_its_own and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+
+    def startService(self) -> None:
+        """Work: start the threads, and say in the log what clients need to know."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._has_log_of_its_own:
+            globalLogPublisher.addObserver(self._observer)
+        self._accounts.start()
+        self._log.info(
+            "AsyncChatServer {version} listens on {address}",
+            version=__version__,
+            address=describe_address(self.port.getHost()),
+        )
+        self._log.info(
+            "Certificate: SHA-256 fingerprint {fingerprint}, good until {end:%Y-%m-%d}",
+            fingerprint=self._certificate.fingerprint,
+            end=self._certificate.not_after,
+        )
+        if self._certificate.key_is_exposed:
+            self._log.warn("The private key can be read by others: take that away with chmod 600")
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop: take no more clients, end the connections, then the threads."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        yield maybeDeferred(self.port.stopListening)
+        yield self._factory.shut_down()
+        yield self._accounts.stop()
+        self._log.info("AsyncChatServer stopped")
+        if not self._has_log_of_its_own:
+            globalLogPublisher.removeObserver(self._observer)

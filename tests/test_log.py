@@ -1,0 +1,403 @@
+"""The log's lines, and the files that they go to."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import time
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogPublisher,
+)
+from twisted.python import log as legacy
+from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from chatserver import log as log_module
+from chatserver.log import (
+    LogFileError,
+    format_line,
+    make_observer,
+    open_log_file,
+)
+
+WHEN = 1751898153.9
+STAMP = time.strftime("[%Y-%m-%d %H:%M:%S]", time.localtime(WHEN))
+
+
+def event(text: str, level: Any = LogLevel.info, **more: Any) -> LogEvent:
+    """Return an event that says `text`, whatever characters are in it."""
+    return {"log_format": "{text}", "text": text, "log_level": level, "log_time": WHEN, **more}
+
+
+def line(text: str) -> str:
+    """Return the line for an event that says `text`, after its time and level."""
+    whole = format_line(event(text))
+    assert whole is not None
+    start = f"{STAMP} [INFO] "
+    assert whole.startswith(start), whole
+    return whole[len(start) :]
+
+
+def failure() -> Failure:
+    """Return a failure that was really raised."""
+    try:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
+        return Failure()
+
+
+class LineTests(SynchronousTestCase):
+    """What one event looks like."""
+
+    def test_levels(self) -> None:
+        """Each level has its name; what is for debugging is left out."""
+        for level, name in (
+            (LogLevel.info, "INFO"),
+            (LogLevel.warn, "WARNING"),
+            (LogLevel.error, "ERR"),
+            (LogLevel.critical, "ERR"),
+        ):
+            self.assertEqual(
+                format_line(event("Client connected", level)), f"{STAMP} [{name}] Client connected"
+            )
+        self.assertIsNone(format_line(event("x", LogLevel.debug)))
+
+    def test_local_time(self) -> None:
+        """The time is that of the server's place, to the second below."""
+        if not hasattr(time, "tzset"):
+            raise SkipTest("the time zone can't be set on Windows")
+        zone = os.environ.get("TZ")
+
+        def restore() -> None:
+            if zone is None:
+                os.environ.pop("TZ", None)
+            else:
+                os.environ["TZ"] = zone
+            time.tzset()
+
+        self.addCleanup(restore)
+        for name, stamp in (("UTC0", "2025-07-07 14:22:33"), ("XXX-2", "2025-07-07 16:22:33")):
+            os.environ["TZ"] = name
+            time.tzset()
+            self.assertEqual(format_line(event("x")), f"[{stamp}] [INFO] x")
+
+    def test_bare_event(self) -> None:
+        """An event without a level is taken as information, one without a time has a dash."""
+        self.assertEqual(format_line({"log_format": "x"}), "[-] [INFO] x")
+
+    def test_no_text(self) -> None:
+        """An event that says nothing gives no line."""
+        for each in ({}, {"log_format": None}, {"log_format": ""}, event("\n"), event("")):
+            self.assertIsNone(format_line(each))
+
+    def test_unformattable(self) -> None:
+        """An event whose text can't be made gives a line that says so."""
+        text = format_line({"log_format": "{missing}", "log_time": WHEN})
+        assert text is not None
+        self.assertIn("Unable to format event", text)
+
+    def test_plain_text(self) -> None:
+        """What can be read stays as it is, in any script."""
+        for text in ("Handshake failed: no shared cipher", "Grüße, 世界 🙂", 'it\'s "{x}" %s'):
+            self.assertEqual(line(text), text)
+
+    def test_controls(self) -> None:
+        """What would begin a line, drive a terminal or turn the writing is escaped."""
+        for text, escaped in (
+            ("a\nb", r"a\nb"),
+            ("a\r\tb", r"a\r\tb"),
+            ("\x1b[2J\x07\x00\x7f", r"\x1b[2J\x07\x00\x7f"),
+            ("\x85\x9b", r"\x85\x9b"),
+            ("\u2028\u2029", r"\u2028\u2029"),
+            ("\u202eabc\u2066", r"\u202eabc\u2066"),
+            ("\u200b\ufeff", r"\u200b\ufeff"),
+            ("\ud800", r"\ud800"),
+            ("\U000e0001", r"\U000e0001"),
+        ):
+            self.assertEqual(line(text), escaped)
+
+    def test_no_forgery(self) -> None:
+        """A name that ends the line and begins another stays in its line."""
+        self.assertEqual(line(f"x\n{STAMP} [INFO] y"), rf"x\n{STAMP} [INFO] y")
+
+    def test_backslash(self) -> None:
+        """A backslash is doubled, so that it can't be taken for an escape of ours."""
+        self.assertEqual(line(r"a\nb"), r"a\\nb")
+
+    @given(st.text(st.characters()))
+    def test_any_text(self, text: str) -> None:
+        """Whatever is said is printable, goes into a file, and can be read back."""
+        text = "." + text + "."
+        escaped = line(text)
+        self.assertTrue(escaped.isprintable())
+        escaped.encode("utf-8")
+        back = escaped.encode("ascii", "backslashreplace").decode("unicode_escape")
+        self.assertEqual(back, text)
+
+    def test_failure(self) -> None:
+        """A failure's traceback stands in the same line."""
+        text = format_line(event("Lost it", LogLevel.critical, log_failure=failure()))
+        assert text is not None
+        self.assertTrue(text.startswith(rf"{STAMP} [ERR] Lost it\nTraceback (most recent"), text)
+        self.assertTrue(text.endswith(r"RuntimeError: two\nlines"), text)
+        self.assertTrue(text.isprintable())
+
+    def test_failure_without_text(self) -> None:
+        """A failure is told although nothing is said about it."""
+        text = format_line({"log_failure": failure(), "log_level": LogLevel.critical})
+        assert text is not None
+        self.assertTrue(text.startswith("[-] [ERR] Traceback"), text)
+
+
+class ObserverTests(SynchronousTestCase):
+    """Where the lines go."""
+
+    def test_interface(self) -> None:
+        """It is an observer as Twisted wants it."""
+        verifyObject(ILogObserver, make_observer([]))
+
+    def test_every_file(self) -> None:
+        """Text files and binary ones all get each line, with a newline."""
+        text, binary = io.StringIO(), io.BytesIO()
+        observe = make_observer([text, binary])
+        observe(event("Grüße"))
+        observe(event("left out", LogLevel.debug))
+        observe(event("2"))
+        lines = f"{STAMP} [INFO] Grüße\n{STAMP} [INFO] 2\n"
+        self.assertEqual(text.getvalue(), lines)
+        self.assertEqual(binary.getvalue(), lines.encode())
+
+    def test_logger(self) -> None:
+        """It takes what a Logger says, failures and all."""
+        out = io.StringIO()
+        logger = Logger("test", observer=make_observer([out]))
+        logger.warn("{name} is slow", name="bob\n")
+        logger.failure("Lost it", failure())
+        first, second = out.getvalue().splitlines()
+        self.assertTrue(first.endswith(r"] [WARNING] bob\n is slow"), first)
+        self.assertRegex(second, r"\] \[ERR\] Lost it\\nTraceback")
+
+    def test_legacy(self) -> None:
+        """It takes what twisted.python.log says, failures once, each in a line."""
+        out = io.StringIO()
+        publisher = legacy.LogPublisher(publishPublisher=LogPublisher(make_observer([out])))
+        publisher.msg("two\n", "words")
+        publisher.msg(format="%(what)s", what="formatted", isError=True)
+        publisher.msg(failure=failure(), why="Lost it", isError=True)
+        publisher.msg(nothing="to tell")
+        first, second, third = out.getvalue().splitlines()
+        self.assertTrue(first.endswith(r"] [INFO] two\n words"), first)
+        self.assertTrue(second.endswith("] [ERR] formatted"), second)
+        self.assertRegex(third, r"\] \[ERR\] Lost it\\nTraceback")
+        self.assertEqual(third.count("Traceback"), 1)
+
+    def test_narrow_encoding(self) -> None:
+        """A terminal that can't show a character gets its escape."""
+        raw = io.BytesIO()
+        terminal = io.TextIOWrapper(raw, "latin-1", newline="")
+        make_observer([terminal])(event("ü 世"))
+        self.assertEqual(raw.getvalue(), f"{STAMP} [INFO] ü \\u4e16\n".encode("latin-1"))
+
+    def test_flushes(self) -> None:
+        """A line is written through at once, not kept in a buffer."""
+        raw = io.BytesIO()
+        buffered = io.BufferedWriter(raw)
+        make_observer([buffered])(event("x"))
+        self.assertEqual(raw.getvalue(), f"{STAMP} [INFO] x\n".encode())
+
+    def test_failing_file(self) -> None:
+        """A file that fails keeps no line from the others, nor its own next one."""
+
+        class Full(io.StringIO):
+            full = True
+
+            def write(self, data: str, /) -> int:
+                if self.full:
+                    raise OSError(28, "No space left on device")
+                return super().write(data)
+
+        closed, full, good = io.StringIO(), Full(), io.StringIO()
+        closed.close()
+        observe = make_observer([closed, full, good])
+        observe(event("1"))
+        full.full = False
+        observe(event("2"))
+        self.assertEqual(good.getvalue(), f"{STAMP} [INFO] 1\n{STAMP} [INFO] 2\n")
+        self.assertEqual(full.getvalue(), f"{STAMP} [INFO] 2\n")
+
+    def test_logs_while_writing(self) -> None:
+        """What is logged in the midst of a write does not stop the server."""
+        good = io.StringIO()
+
+        class Collecting(io.StringIO):
+            def write(self, data: str, /) -> int:
+                if "again" not in data:
+                    observe(event("again"))
+                return super().write(data)
+
+        observe = make_observer([Collecting(), good])
+        observe(event("x"))
+        self.assertEqual(good.getvalue().count("\n"), 2)
+
+
+class FileTests(SynchronousTestCase):
+    """The log file, its modes and its rotation."""
+
+    def setUp(self) -> None:
+        """Name a file in a folder that is not there."""
+        self.path = os.path.abspath(os.path.join(self.mktemp(), "server.log"))
+
+    def open(self) -> LogFile:
+        """Open the log file, to be closed after the test."""
+        file = open_log_file(self.path)
+        self.addCleanup(lambda: file.closed or file.close())
+        return file
+
+    def read(self, suffix: str = "") -> str:
+        """Return what is in the log file, or in an older one."""
+        with open(self.path + suffix, encoding="utf-8", newline="") as file:
+            return file.read()
+
+    def mode(self, path: str) -> int:
+        """Return a file's mode."""
+        if os.name != "posix":
+            raise SkipTest("file modes are POSIX's")
+        return stat.S_IMODE(os.stat(path).st_mode)
+
+    def test_appends(self) -> None:
+        """What was logged before a restart is kept."""
+        for text in ("Grüße", "2"):
+            file = self.open()
+            make_observer([file])(event(text))
+            file.close()
+        self.assertEqual(self.read(), f"{STAMP} [INFO] Grüße\n{STAMP} [INFO] 2\n")
+
+    def test_modes(self) -> None:
+        """File and folder are for their owner only, whatever the umask."""
+        self.addCleanup(os.umask, os.umask(0))
+        self.open()
+        self.assertEqual(self.mode(self.path), 0o600)
+        self.assertEqual(self.mode(os.path.dirname(self.path)), 0o700)
+
+    def test_mode_of_old_file(self) -> None:
+        """A file that others could read is closed to them."""
+        self.open().close()
+        os.chmod(self.path, 0o644)
+        self.open()
+        self.assertEqual(self.mode(self.path), 0o600)
+
+    def test_mode_from_the_start(self) -> None:
+        """No moment passes between the file's making and its mode."""
+        if os.name != "posix":
+            raise SkipTest("file modes are POSIX's")
+        self.addCleanup(os.umask, os.umask(0))
+        seen = []
+        really_chmod = os.chmod
+
+        def spy(path: str, mode: int) -> None:
+            seen.append(self.mode(path))
+            really_chmod(path, mode)
+
+        self.patch(os, "chmod", spy)
+        self.open()
+        self.assertEqual([mode & 0o077 for mode in seen], [0])
+
+    def test_rotation(self) -> None:
+        """A full file is put aside; five old ones are kept, all for their owner only."""
+        self.patch(log_module, "ROTATE_LENGTH", 1)
+        observe = make_observer([self.open()])
+        for number in range(8):
+            observe(event(str(number)))
+        names = sorted(os.listdir(os.path.dirname(self.path)))
+        self.assertEqual(names, ["server.log", *(f"server.log.{n}" for n in range(1, 6))])
+        self.assertEqual(self.read(), f"{STAMP} [INFO] 7\n")
+        self.assertEqual(self.read(".5"), f"{STAMP} [INFO] 2\n")
+        for suffix in ("", ".1", ".5"):
+            self.assertEqual(self.mode(self.path + suffix), 0o600)
+
+    def test_length_in_bytes(self) -> None:
+        """The length at which it is rotated counts bytes, not characters."""
+        file = self.open()
+        make_observer([file])(event("世" * 10))
+        self.assertEqual(file.size, os.path.getsize(self.path))
+
+    def test_limits(self) -> None:
+        """Ten megabytes a file, and five old ones."""
+        file = self.open()
+        self.assertEqual(file.rotateLength, 10_000_000)
+        self.assertEqual(file.maxRotatedFiles, 5)
+
+    def test_no_rotation(self) -> None:
+        """If the file can't be renamed, the log goes on in it until it can."""
+        self.patch(log_module, "ROTATE_LENGTH", 100)
+        observe = make_observer([self.open()])
+        really_rename = os.rename
+
+        def refuse(here: str, there: str) -> None:
+            if here == self.path:
+                raise PermissionError(13, "in use")
+            really_rename(here, there)
+
+        self.patch(os, "rename", refuse)
+        for number in range(10):
+            observe(event(str(number)))
+        self.assertEqual(self.read().count("\n"), 10)
+        self.patch(os, "rename", really_rename)
+        for number in range(10):
+            observe(event(str(number)))
+        self.assertIn(".1", "".join(os.listdir(os.path.dirname(self.path))))
+
+    def test_no_new_file(self) -> None:
+        """If no new file can be opened, the log goes on when that is possible again."""
+        self.patch(log_module, "ROTATE_LENGTH", 1)
+        observe = make_observer([self.open()])
+        observe(event("1"))
+        os_umask = os.umask
+
+        def refuse(mask: int) -> int:
+            raise OSError(24, "Too many open files")
+
+        self.patch(os, "umask", refuse)  # which is what a new file begins with
+        observe(event("lost"))
+        observe(event("lost"))
+        self.patch(os, "umask", os_umask)
+        observe(event("2"))
+        self.assertEqual(self.read(), f"{STAMP} [INFO] 2\n")
+        self.assertEqual(self.read(".1"), f"{STAMP} [INFO] 1\n")
+
+    def test_device(self) -> None:
+        """A device keeps its mode, and is not renamed."""
+        if not os.path.exists("/dev/null"):
+            raise SkipTest("needs /dev/null")
+        modes = []
+        self.patch(os, "chmod", lambda path, mode: modes.append(mode))
+        self.path = "/dev/null"
+        file = self.open()
+        self.assertEqual(modes, [self.mode("/dev/null")])
+        self.assertIsNone(file.rotateLength)
+
+    def test_refused(self) -> None:
+        """A place where no file can be made is told in one line."""
+        os.makedirs(self.path)
+        self.check_refused(self.path)
+        parent = os.path.join(os.path.dirname(self.path), "file")
+        with open(parent, "wb"):
+            self.check_refused(os.path.join(parent, "server.log"))
+
+    def check_refused(self, path: str) -> None:
+        """Check that opening `path` fails with one line that starts with it."""
+        text = str(self.assertRaises(LogFileError, open_log_file, path))
+        self.assertTrue(text.startswith(f"{path}: "), text)
+        self.assertTrue(text.isprintable(), text)
+        self.assertIn("; let the server's user write there", text)
