@@ -159,7 +159,7 @@ def load(
         certificate=crypto.X509.from_cryptography(leaf),
         extraCertChain=[crypto.X509.from_cryptography(each) for each in chain],
         raiseMinimumTo=TLSVersion.TLSv1_2,
-        acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(CIPHERS),  # type: ignore[no-untyped-call]
+        acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(CIPHERS),
         dhParameters=_read_dh_parameters(dh_params_path),
     )
     try:
@@ -356,9 +356,7 @@ def _read_dh_parameters(path: str | None) -> DiffieHellmanParameters | None:
             f"{path}: holds no DH parameters that OpenSSL takes: {_ssl_reason(error)};"
             f" make them with: openssl dhparam -out {path} 2048"
         ) from error
-    parameters: DiffieHellmanParameters = DiffieHellmanParameters.fromFile(  # type: ignore[no-untyped-call]
-        FilePath(path)
-    )
+    parameters: DiffieHellmanParameters = DiffieHellmanParameters.fromFile(FilePath(path))
     return parameters
 
 

@@ -292,8 +292,8 @@ def upgrade(connection: sa.Connection) -> None:
         )
     for migrate in MIGRATIONS[version:]:
         migrate(connection)
-    if version < len(MIGRATIONS):
-        connection.execute(_schema.update().values(version=len(MIGRATIONS)))
+    # Also when nothing has changed: SQLite only notices that it may not write when it writes.
+    connection.execute(_schema.update().values(version=len(MIGRATIONS)))
     _check_users(connection, where)
 
 

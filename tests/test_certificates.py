@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
@@ -385,6 +386,21 @@ class TrustTests(Case):
         context = ssl.create_default_context(cafile=self.certificate)
         with self.assertRaises(ssl.SSLCertVerificationError):
             connect_python(context, self.server, "other.example")
+
+    def test_no_authority(self) -> None:
+        """Who has its key can't make certificates for other hosts that a client believes."""
+        context = ssl.create_default_context(cafile=self.certificate)
+        made = x509.load_pem_x509_certificate(self.read(self.certificate))
+        (common,) = made.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        signer = load_pem_private_key(self.read(self.key), None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        key = ec_key()
+        forged = make_certificate(key, subject="other.example", issuer=(str(common.value), signer))
+        self.write(self.key, key_pem(key))
+        self.write(self.certificate, certificate_pem(forged), certificate_pem(made))
+        with self.assertRaises(ssl.SSLCertVerificationError) as caught:
+            connect_python(context, self.load(), "other.example")
+        self.assertIn("CA", caught.exception.verify_message)
 
     def test_twisted(self) -> None:
         """Twisted's client believes it, and data goes both ways."""

@@ -201,10 +201,14 @@ class PasswordsTests(SynchronousTestCase):
 
     def test_failing_argon2(self) -> None:
         """Argon2 that has no memory is an error, not a wrong password."""
-        # 4 TiB: more than a machine hands out, and refused before any of it is used.
-        passwords = Passwords(parse_cost("m=4294967295,t=1,p=1"))
-        self.assertRaises(HashingError, passwords.hash, b"secret")
-        self.assertRaises(HashingError, passwords.verify, None, b"secret")
+
+        def fail(*args: Any, **parameters: Any) -> bytes:
+            raise HashingError("Memory allocation error")
+
+        self.patch(low_level, "hash_secret", fail)
+        self.assertRaises(HashingError, self.passwords.hash, b"secret")
+        for stored in [None, legacy(b"Secret"), StoredPassword("", "")]:
+            self.assertRaises(HashingError, self.passwords.verify, stored, b"secret")
 
     def test_nothing_is_shown(self) -> None:
         """The repr of a row holds neither salt nor hash."""
