@@ -20,10 +20,10 @@ from twisted.python.threadpool import ThreadPool
 
 from chatserver.credentials import Credentials
 from chatserver.database import AccountsError, NameTakenError, Store, reason
+from chatserver.limits import HASHING_QUEUE
 from chatserver.passwords import Passwords, StoredPassword
 
 __all__ = [
-    "HASHING_QUEUE",
     "Accounts",
     "AccountsError",
     "HashingFailedError",
@@ -33,11 +33,6 @@ __all__ = [
     "TooBusyError",
     "Workers",
 ]
-
-HASHING_QUEUE = 128
-"""How many registrations and logins may be under way at once, the waiting ones included.
-At 25 ms of hashing each, the last of them waits less than 4 s on one core: about as long as a
-person does before trying again."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

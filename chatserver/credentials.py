@@ -17,10 +17,6 @@ MAX_LOGIN_NAME_BYTES = 255
 """The longest name that can log in, in bytes of UTF-8: an account of an older file may have
 a name that could not be registered today. docs/protocol.md."""
 
-DEFAULT_MIN_PASSWORD_LENGTH = 8
-"""The shortest password that can be registered, in bytes, unless an option says otherwise.
-NIST SP 800-63B-3, section 5.1.1.2."""
-
 MAX_PASSWORD_LENGTH = 1024
 """The longest password that can be registered, in bytes. docs/protocol.md."""
 

@@ -24,26 +24,14 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from chatserver.limits import (
+    POSTGRESQL_CONNECT_TIMEOUT,
+    POSTGRESQL_SILENCE_TIMEOUT,
+    POSTGRESQL_THREADS,
+    SQLITE_BUSY_TIMEOUT,
+    SQLITE_THREADS,
+)
 from chatserver.passwords import StoredPassword
-
-SQLITE_THREADS = 1
-"""How many threads may use one SQLite file at once. It has one writer at a time; more
-threads only make each other wait for its lock."""
-
-POSTGRESQL_THREADS = 4
-"""How many threads may use PostgreSQL at once. Most of a commit is waiting for its disk, so
-a few at once do more; a dozen servers still stay below its default of 100 connections."""
-
-SQLITE_BUSY_TIMEOUT = 2.0
-"""Seconds to wait for another program, an operator's shell say, that holds the SQLite file.
-Longer than a hand-written statement takes, shorter than a client's patience."""
-
-POSTGRESQL_CONNECT_TIMEOUT = 5
-"""Seconds to wait for a connection to PostgreSQL, unless the URL sets connect_timeout."""
-
-POSTGRESQL_SILENCE_TIMEOUT = 10_000
-"""Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
-nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
 
 _UPGRADE_LOCK = int.from_bytes(b"asyncch", "big")
 """The key of the advisory lock around `upgrade`: any number that others are unlikely to use."""
@@ -168,9 +156,11 @@ def make_engine(url: sa.URL) -> sa.Engine:
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)
         return engine
-    timeouts = {
+    defaults = {
         "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
         "tcp_user_timeout": POSTGRESQL_SILENCE_TIMEOUT,
+        # Or psycopg would hand out bytes where a database has the encoding SQL_ASCII.
+        "client_encoding": "UTF8",
     }
     return sa.create_engine(
         url,
@@ -178,7 +168,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
         pool_size=POSTGRESQL_THREADS,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={key: value for key, value in timeouts.items() if key not in url.query},
+        connect_args={key: value for key, value in defaults.items() if key not in url.query},
     )
 
 

@@ -28,3 +28,35 @@ MIN_PASSWORD_LENGTH = 8
 
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""
+
+HASHING_QUEUE = 128
+"""How many registrations and logins may be under way at once, the waiting ones included.
+At 25 ms of hashing each, the last of them waits less than 4 s on one core: about as long as a
+person does before trying again."""
+
+SQLITE_THREADS = 1
+"""How many threads may use one SQLite file at once. It has one writer at a time; more
+threads only make each other wait for its lock."""
+
+POSTGRESQL_THREADS = 4
+"""How many threads may use PostgreSQL at once. Most of a commit is waiting for its disk, so
+a few at once do more; a dozen servers still stay below its default of 100 connections."""
+
+SQLITE_BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another program, an operator's shell say, that holds the SQLite file.
+Longer than a hand-written statement takes, shorter than a client's patience."""
+
+POSTGRESQL_CONNECT_TIMEOUT = 5
+"""Seconds to wait for a connection to PostgreSQL, unless the URL sets connect_timeout."""
+
+POSTGRESQL_SILENCE_TIMEOUT = 10_000
+"""Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
+nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
+
+LOG_ROTATE_LENGTH = 10_000_000
+"""The length in bytes at which a new file is begun: about 150 000 lines, which an editor
+still opens at once."""
+
+MAX_OLD_LOGS = 5
+"""How many files before the present one are kept, as ``server.log.1`` to ``.5``. With these
+the log takes 60 MB at most, also when somebody floods it."""

@@ -20,16 +20,10 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from twisted.python.logfile import BaseLogFile, LogFile
 from zope.interface import implementer
 
+from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
+
 DEFAULT_LOG_FILE = "logs/server.log"
 """Where the log goes, if nobody says otherwise: docs/protocol.md, section 8."""
-
-ROTATE_LENGTH = 10_000_000
-"""The length in bytes at which a new file is begun: about 150 000 lines, which an editor
-still opens at once."""
-
-MAX_OLD_FILES = 5
-"""How many files before the present one are kept, as ``server.log.1`` to ``.5``. With these
-the log takes 60 MB at most, also when somebody floods it."""
 
 _MODE = 0o600  # the log tells who talks to whom and from which address
 _FOLDER_MODE = 0o700
@@ -80,7 +74,7 @@ def open_log_file(path: str) -> LogFile:
     """Open the log file at `path` for appending, and make its folder if that is missing.
 
     The file is for its owner only (mode 0600) from the moment that it exists, a folder made
-    here too (0700). It is rotated by `ROTATE_LENGTH` and `MAX_OLD_FILES`.
+    here too (0700). It is rotated by `LOG_ROTATE_LENGTH` and `MAX_OLD_LOGS`.
 
     :raises LogFileError: the file can't be opened for writing.
     """
@@ -94,9 +88,9 @@ def open_log_file(path: str) -> LogFile:
         return _LogFile(  # type: ignore[no-untyped-call]
             name,
             folder,
-            rotateLength=ROTATE_LENGTH if plain else None,
+            rotateLength=LOG_ROTATE_LENGTH if plain else None,
             defaultMode=_MODE if plain else None,
-            maxRotatedFiles=MAX_OLD_FILES,
+            maxRotatedFiles=MAX_OLD_LOGS,
         )
     except OSError as error:
         raise LogFileError(
@@ -150,7 +144,7 @@ class _LogFile(LogFile):
         super().write(data)  # type: ignore[no-untyped-call]
 
     def rotate(self) -> None:
-        """Begin a new file, or else go on in the present one for another `ROTATE_LENGTH`."""
+        """Begin a new file, or else go on in the present one for another `LOG_ROTATE_LENGTH`."""
         try:
             super().rotate()  # type: ignore[no-untyped-call]
         except OSError:

@@ -7,7 +7,7 @@ from typing import Protocol as TypingProtocol
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -63,14 +63,18 @@ class PacketReceiver(Protocol):
     """Receives packets one by one, in the manner of `Int32StringReceiver`.
 
     While it is held it hands over none, and after `READ_AHEAD` bytes it reads none.
+
+    :param clock: what puts off the next packets to the next turn of the reactor
     """
 
     transport: TLSTransport  # type: ignore[assignment]
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
         self._decoder = PacketDecoder()
         self._holds: set[Hold] = set()
         self._is_delivering = False
+        self._next_delivery: IDelayedCall | None = None
         self._is_paused = False
 
     def packetReceived(self, packet: Packet) -> None:
@@ -95,14 +99,19 @@ class PacketReceiver(Protocol):
         self._holds.add(reason)
 
     def release(self, reason: Hold) -> None:
-        """`reason` does not hold any more. If no other does, hand over what has come."""
+        """`reason` does not hold any more. If no other does, hand over what has come soon."""
         self._holds.discard(reason)
-        self._deliver()
+        # Soon, and not now: who releases is in the midst of something that has to end before
+        # the next packet means anything. (If that is a packet itself, `_deliver` goes on.)
+        if not self._holds and not self._is_delivering and self._next_delivery is None:
+            self._next_delivery = self._clock.callLater(0, self._deliver)
 
     def _deliver(self) -> None:
         """Hand over the packets that have come, as long as nothing holds them."""
-        if self._is_delivering:
-            return  # A packet released a hold: the loop below goes on by itself.
+        if self._next_delivery is not None:
+            if self._next_delivery.active():
+                self._next_delivery.cancel()
+            self._next_delivery = None
         self._is_delivering = True
         try:
             while not self._holds and (packet := self._decoder.next_packet()) is not None:
@@ -146,10 +155,9 @@ class ChatProtocol(PacketReceiver):
         clock: IReactorTime,
         stall_timeout: float,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._core = Core(self, accounts, directory, address="")
         self._conversation = converse(self._core)
-        self._clock = clock
         self._stall_timeout = stall_timeout
         self._stall_watch = StallWatch(
             clock, stall_timeout, lambda: sending_position(self.transport), self._stalled
@@ -304,7 +312,11 @@ def describe_end(reason: Failure) -> str:
     """Return in a few words why a connection ended."""
     error = reason.value
     if isinstance(error, ConnectionDone):
-        return "the client closed it"
+        return "closed"
+    if isinstance(error, ConnectionAborted):
+        return "cut off"
+    if isinstance(error, ConnectionLost):
+        return "connection lost"
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         # OpenSSL's errors are a list of (library, function, reason).
         return str(error.args[0][-1][-1])

@@ -54,7 +54,7 @@ peer_left       | ! | !  | !                             | !  | EXIT peer-releas
 peer_backlogged | ! | !  | !                             | !                    | peer-hold  | -
 peer_drained    | ! | !  | !                             | !                 | peer-release  | -
 replaced        | ! | ! | REPLACED close > closed | REPLACED close > closed | REPLACED close > closed | -
-""".replace("\\\n", "")
+""".replace("\\\n", "")  # noqa: E501 - a table
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "bad_packet": (),

@@ -204,14 +204,6 @@ class StoreTests:
         self.assertEqual(self.store.find("alice"), OLD)
         self.assertEqual(execute(self.url, "SELECT version FROM asyncchat_schema"), [(1,)])
 
-    def test_prepare_at_once(self) -> None:
-        """Servers that start at the same moment on a new database all can use it."""
-        execute(self.url, "DROP TABLE users", "DROP TABLE asyncchat_schema")
-        with ThreadPoolExecutor(4) as pool:
-            self.assertEqual(list(pool.map(prepare, [self.url] * 4)), [None] * 4)
-        self.assertEqual(execute(self.url, "SELECT version FROM asyncchat_schema"), [(1,)])
-        self.assertIsNone(self.store.find("alice"))
-
     def test_version_zero(self) -> None:
         """A table of the reference server's gets a version, and keeps its rows."""
         self.store.add("alice", OLD)
@@ -386,6 +378,14 @@ class PostgreSQLStoreTests(StoreTests, TestCase):
             self.assertTrue(str(error).startswith(f"{describe(self.url)} cannot be used: "))
             self.assertIn(told, str(error))
             self.assertNotIn("secret", str(error))
+
+    def test_prepare_at_once(self) -> None:
+        """Servers that start at the same moment on a new database all can use it."""
+        execute(self.url, "DROP TABLE users", "DROP TABLE asyncchat_schema")
+        with ThreadPoolExecutor(4) as pool:
+            self.assertEqual(list(pool.map(prepare, [self.url] * 4)), [None] * 4)
+        self.assertEqual(execute(self.url, "SELECT version FROM asyncchat_schema"), [(1,)])
+        self.assertIsNone(self.store.find("alice"))
 
     def test_lost_connection(self) -> None:
         """A connection that was cut while nothing was asked is replaced unnoticed."""

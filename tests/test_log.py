@@ -315,7 +315,7 @@ class FileTests(SynchronousTestCase):
 
     def test_rotation(self) -> None:
         """A full file is put aside; five old ones are kept, all for their owner only."""
-        self.patch(log_module, "ROTATE_LENGTH", 1)
+        self.patch(log_module, "LOG_ROTATE_LENGTH", 1)
         observe = make_observer([self.open()])
         for number in range(8):
             observe(event(str(number)))
@@ -340,7 +340,7 @@ class FileTests(SynchronousTestCase):
 
     def test_no_rotation(self) -> None:
         """If the file can't be renamed, the log goes on in it until it can."""
-        self.patch(log_module, "ROTATE_LENGTH", 100)
+        self.patch(log_module, "LOG_ROTATE_LENGTH", 100)
         observe = make_observer([self.open()])
         really_rename = os.rename
 
@@ -360,7 +360,7 @@ class FileTests(SynchronousTestCase):
 
     def test_no_new_file(self) -> None:
         """If no new file can be opened, the log goes on when that is possible again."""
-        self.patch(log_module, "ROTATE_LENGTH", 1)
+        self.patch(log_module, "LOG_ROTATE_LENGTH", 1)
         observe = make_observer([self.open()])
         observe(event("1"))
         os_umask = os.umask

@@ -1,0 +1,755 @@
+"""The process itself, started as an operator starts it, each time in a folder of its own."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import chatserver
+from chatserver.certificates import LIFETIME, create_self_signed
+from chatserver.packets import Command, Packet
+from tests.blocking import Client
+
+T = TypeVar("T")
+
+TIMEOUT = 60.0
+"""Seconds in which a process must have done what is waited for; half a second is usual."""
+
+CHEAP = ("--argon2", "m=8,t=1,p=1")
+LISTENS = re.compile(r"AsyncChatServer (\S+) listens on \[::\]:(\d+)\n")
+FINGERPRINT = re.compile(r"SHA-256 fingerprint ((?:[0-9A-F]{2}:){31}[0-9A-F]{2})\b")
+LOG_LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(INFO|WARNING|ERR)\] \S.*")
+
+OK = Packet(Command.ACK, b"OK")
+BYE = Packet(Command.ACK, b"BYE")
+
+
+def script(name: str) -> list[str]:
+    """Return the command that runs Twisted's `name` with the Python that runs this test."""
+    path = shutil.which(name, path=os.path.dirname(sys.executable))
+    if path is not None:
+        return [path]
+    if name == "twist":
+        return [sys.executable, "-m", "twisted"]
+    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+
+
+def until(look: Callable[[], T], what: str) -> T:
+    """Return what `look` returns, as soon as that is true."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {TIMEOUT:g} s in vain for {what}")
+        time.sleep(0.01)
+    return found
+
+
+def read(path: Path) -> str:
+    """Return the text of a file, or none if it is not there."""
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+def mode(path: Path) -> int:
+    """Return the permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether anybody listens at `port`."""
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), TIMEOUT):
+        return True
+    return False
+
+
+class Server:
+    """A server in the foreground, `command`, and what it shows on its terminal."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.folder = folder
+        self._terminal = folder.parent / "terminal"
+        with self._terminal.open("wb") as terminal:
+            # The mask takes nothing away: each file's mode is what the server gave it.
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=terminal,
+                stderr=subprocess.STDOUT,
+                umask=0,
+            )
+
+    @property
+    def terminal(self) -> str:
+        """What the terminal shows."""
+        return read(self._terminal)
+
+    @property
+    def log(self) -> str:
+        """What the log file holds."""
+        return read(self.folder / "logs" / "server.log")
+
+    def wait_for_port(self, look: Callable[[], str]) -> int:
+        """Return the port where it listens, once what `look` returns tells that."""
+
+        def find() -> re.Match[str] | None:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server has ended:\n{self.terminal}")
+            return LISTENS.search(look())
+
+        return int(until(find, "the line that tells the port")[2])
+
+    def terminate(self) -> int:
+        """End it with SIGTERM and return its status."""
+        self.process.terminate()
+        return self.process.wait(TIMEOUT)
+
+    def kill(self) -> None:
+        """End it, whatever it is at."""
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+
+
+class ProcessTestCase(SynchronousTestCase):
+    """Starts processes, and ends them all."""
+
+    if os.name != "posix":
+        skip = "signals, file modes and daemons are for POSIX"
+
+    def folder(self) -> Path:
+        """Make an empty folder for a server."""
+        folder = Path(self.mktemp()).absolute() / "here"
+        folder.mkdir(parents=True)
+        return folder
+
+    def start(self, *options: str, command: Sequence[str] | None = None) -> Server:
+        """Start a server with `options`, in the foreground and in an empty folder."""
+        command = command or [*script("twistd"), "-n"]
+        server = Server([*command, "asyncchat", "--port", "0", *CHEAP, *options], self.folder())
+        self.addCleanup(server.kill)
+        return server
+
+    def connect(self, port: int) -> Client:
+        """Connect to a server."""
+        client = Client(port)
+        self.addCleanup(client.close)
+        return client
+
+    def chat(self, port: int) -> tuple[Client, Client]:
+        """Return the connections of alice and bob, who have just registered and now chat."""
+        alice, bob = self.connect(port), self.connect(port)
+        self.assertEqual(OK, alice.ask(Command.REGISTER, b"alice:password of alice"))
+        self.assertEqual(OK, bob.ask(Command.REGISTER, b"bob:password of bob"))
+        self.assertEqual(Packet(Command.ACK, b"SENT"), alice.ask(Command.CHAT_REQUEST, b"bob"))
+        self.assertEqual(Packet(Command.FIND_PEER, b"alice"), bob.receive())
+        self.assertEqual(Packet(Command.CHAT_ACCEPT, b"alice"), bob.ask(Command.CHAT_ACCEPT))
+        self.assertEqual(Packet(Command.CHAT_ACCEPT, b"bob"), alice.receive())
+        return alice, bob
+
+    def assertLog(self, text: str) -> None:
+        """Assert that `text` is made of log lines, as every reader would split it."""
+        for line in text.splitlines():
+            self.assertTrue(LOG_LINE.fullmatch(line), line)
+
+
+class ForegroundTests(ProcessTestCase):
+    """``twistd -n asyncchat`` and ``twist asyncchat``."""
+
+    def test_first_start(self) -> None:
+        """In an empty folder it makes all its files, private ones for their owner only, tells
+        its certificate's fingerprint, and takes a registration.
+        """
+        server = self.start()
+        port = server.wait_for_port(lambda: server.terminal)
+        client = self.connect(port)
+        self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
+
+        certificate = FINGERPRINT.findall(server.terminal)
+        self.assertEqual([client.fingerprint], certificate)
+        self.assertEqual(certificate, FINGERPRINT.findall(server.log))
+        names = {path.name for path in server.folder.iterdir()}
+        self.assertEqual(
+            {"certs", "logs", "users.db", "users.db-wal", "users.db-shm", "twistd.pid"}, names
+        )
+        for name in (
+            "certs/server.key",
+            "logs/server.log",
+            "users.db",
+            "users.db-wal",
+            "users.db-shm",
+        ):
+            self.assertEqual(0o600, mode(server.folder / name), name)
+        self.assertEqual(0o644, mode(server.folder / "certs" / "server.crt"))
+
+        self.assertEqual(-signal.SIGTERM, server.terminate())
+
+    def test_second_start(self) -> None:
+        """What the first start made is used by the next one: the certificate and accounts."""
+        first = self.start()
+        with Client(first.wait_for_port(lambda: first.log)) as client:
+            fingerprint = client.fingerprint
+            self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
+        first.terminate()
+        folder = first.folder
+        second = self.start(
+            "--database",
+            f"sqlite:///{folder / 'users.db'}",
+            "--certificate",
+            str(folder / "certs" / "server.crt"),
+            "--private-key",
+            str(folder / "certs" / "server.key"),
+        )
+        client = self.connect(second.wait_for_port(lambda: second.log))
+        self.assertEqual(fingerprint, client.fingerprint)
+        self.assertEqual(OK, client.ask(Command.LOGIN, b"alice:correct horse"))
+        self.assertEqual(["logs", "twistd.pid"], sorted(os.listdir(second.folder)))
+
+    def test_terminal(self) -> None:
+        """The terminal shows the lines of the log, each once, and nothing else."""
+        server = self.start()
+        with Client(server.wait_for_port(lambda: server.terminal)) as client:
+            client.ask(Command.REGISTER, b"alice:correct horse")
+        until(lambda: "Disconnected" in server.terminal, "the end of the connection in the log")
+        server.terminate()
+        self.assertEqual(server.log, server.terminal)
+        self.assertLog(server.log)
+        for event in ("listens on", "Handshake done", "Registered", "Server Shut Down"):
+            self.assertEqual(1, server.log.count(event), event)
+
+    def test_no_log_file(self) -> None:
+        """With ``--log-file -`` there is no log but the terminal."""
+        server = self.start("--log-file", "-")
+        server.wait_for_port(lambda: server.terminal)
+        self.assertEqual(-signal.SIGTERM, server.terminate())
+        self.assertLog(server.terminal)
+        self.assertEqual(["certs", "users.db"], sorted(os.listdir(server.folder)))
+
+    def test_sigterm_with_clients(self) -> None:
+        """SIGTERM ends it with clients connected, one of them before its handshake: those in a
+        chat hear that the server is going down, and not that their partner left.
+        """
+        server = self.start()
+        port = server.wait_for_port(lambda: server.log)
+        clients = self.chat(port)
+        silent = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self.addCleanup(silent.close)
+        until(lambda: server.log.count("Client connected") == 3, "the third connection")
+        server.process.terminate()
+        for client in clients:
+            self.assertEqual(Packet(Command.ERROR, b"SHUTDOWN"), client.receive())
+            self.assertIsNone(client.receive())
+            client.close()
+        self.assertEqual(-signal.SIGTERM, server.process.wait(TIMEOUT))
+        self.assertNotIn("Traceback", server.log)
+
+    def test_twist(self) -> None:
+        """``twist asyncchat`` serves too, and has the same log in its file."""
+        server = self.start(command=script("twist"))
+        port = server.wait_for_port(lambda: server.log)
+        with Client(port) as client:
+            self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
+            self.assertEqual([client.fingerprint], FINGERPRINT.findall(server.log))
+        self.assertEqual(-signal.SIGTERM, server.terminate())
+        self.assertLog(server.log)
+        self.assertEqual(1, server.log.count("listens on"))
+        self.assertEqual(1, server.log.count("AsyncChatServer stopped"))
+
+
+class LogTests(ProcessTestCase):
+    """What the log tells of clients, and what it keeps to itself."""
+
+    def test_secrets(self) -> None:
+        """A chat from registering to leaving is in the log and on the terminal, each event with
+        the client's address, but no password, right or wrong, and no text.
+        """
+        server = self.start()
+        port = server.wait_for_port(lambda: server.log)
+        alice, bob = self.chat(port)
+        self.assertEqual(OK, alice.ask(Command.MESSAGE, b"the eagle lands at noon"))
+        self.assertEqual(Packet(Command.MESSAGE, b"alice: the eagle lands at noon"), bob.receive())
+        self.assertEqual(BYE, bob.ask(Command.EXIT_CHAT))
+        self.assertEqual(Packet(Command.ERROR, b"EXIT"), alice.receive())
+        alice.close()
+
+        other = self.connect(port)
+        for command, body, answer in (
+            (Command.LOGIN, b"alice:a wrong guess", b"AUTH!"),
+            (Command.LOGIN, b"nobody:a wrong guess", b"AUTH!"),
+            (Command.REGISTER, b"alice:another wish", b"USER!"),
+            (Command.REGISTER, b"carol:wish", b"BADF"),
+            (Command.LOGIN, b"a wrong guess", b"BADF"),
+            (Command.MESSAGE, b"the eagle is early", b"NOCHAT"),
+            (0x42, b"the eagle is odd", b"UNKN"),
+        ):
+            self.assertEqual(Packet(Command.ERROR, answer), other.ask(command, body))
+        self.assertEqual(OK, other.ask(Command.LOGIN, b"alice:password of alice"))
+        other.send_bytes(b"the eagle forgot his packet")
+        self.assertEqual(Packet(Command.ERROR, b"BADPACKET"), other.receive())
+        other.close()
+        bob.close()
+        until(lambda: server.log.count("Disconnected: ") == 3, "three ends in the log")
+        server.terminate()
+
+        for text in (server.log, server.terminal):
+            self.assertLog(text)
+            for secret in ("eagle", "guess", "wish", "password of"):
+                self.assertNotIn(secret, text)
+        address = r"127\.0\.0\.1:\d+"
+        for event in (
+            rf"Client connected: {address}",
+            rf"Handshake done: {address}, TLSv1\.3",
+            rf"Registered: 'alice' \({address}\)",
+            rf"Login refused: 'nobody' \({address}\)",
+            rf"Register refused: 'alice' \({address}\)",
+            rf"Logged in: 'alice' \({address}\)",
+            rf"Bad packet: 'alice' \({address}\), wrong magic",
+            rf"Disconnected: 'alice' \({address}\), ",
+            rf"Disconnected: 'bob' \({address}\), ",
+        ):
+            self.assertTrue(re.search(event, server.log), event)
+
+    def test_forged_line(self) -> None:
+        """No name can make a line of its own or reach the terminal's controls."""
+        server = self.start()
+        client = self.connect(server.wait_for_port(lambda: server.log))
+        ends = (
+            "\n",
+            "\r\n",
+            "\r",
+            "\v",
+            "\f",
+            "\x1c",
+            "\x85",
+            "\u2028",
+            "\x1b[2K\x1b[1A",
+            "\u202e",
+        )
+        for end in ends:
+            name = f"x{end}[2025-07-07 14:22:33] [INFO] forged"
+            answer = client.ask(Command.LOGIN, f"{name}:some password".encode())
+            self.assertEqual(Packet(Command.ERROR, b"AUTH!"), answer, repr(name))
+        server.terminate()
+        for text in (server.log, server.terminal):
+            self.assertLog(text)
+            lines = [line for line in text.splitlines() if "forged" in line]
+            self.assertEqual(len(ends), len(lines))
+            for line in lines:
+                self.assertRegex(line, r"\[WARNING\] Login refused: 'x\\.*forged' \(")
+                self.assertTrue(line.isprintable(), repr(line))
+
+
+class DaemonTests(ProcessTestCase):
+    """``twistd asyncchat``."""
+
+    def start_daemon(self, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run `twistd` with `options` in `folder` until it returns, and see to its daemon's end.
+
+        `self.daemon` becomes readable when the daemon is gone: it inherits the other end.
+        """
+        self.daemon, other_end = os.pipe()
+        self.addCleanup(os.close, self.daemon)
+        self.addCleanup(kill_daemon, folder)
+        try:
+            # To files, since a daemon may keep what it inherits: a pipe would not end.
+            with (
+                (folder.parent / "out").open("w+") as out,
+                (folder.parent / "err").open("w+") as err,
+            ):
+                status = subprocess.run(
+                    [*script("twistd"), *options, "--port", "0", *CHEAP],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    pass_fds=[other_end],
+                    umask=0,
+                    timeout=TIMEOUT,
+                    check=False,
+                ).returncode
+        finally:
+            os.close(other_end)
+        return subprocess.CompletedProcess(
+            [], status, read(folder.parent / "out"), read(folder.parent / "err")
+        )
+
+    def wait_for_end(self) -> None:
+        """Wait until the daemon is gone."""
+        ready, _, _ = select.select([self.daemon], [], [], TIMEOUT)
+        self.assertTrue(ready, "the daemon has not ended")
+
+    def test_daemon(self) -> None:
+        """When the command returns, with status 0, the server works, and the new certificate's
+        fingerprint is on the terminal. SIGTERM ends it and takes the pid file away.
+        """
+        folder = self.folder()
+        done = self.start_daemon(folder, "asyncchat")
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+        log = folder / "logs" / "server.log"
+        found = LISTENS.search(read(log))
+        assert found is not None
+        port = int(found[2])
+        with Client(port) as client:
+            self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
+            self.assertEqual(
+                f"asyncchat: new certificate, SHA-256 fingerprint {client.fingerprint}\n",
+                done.stdout,
+            )
+            self.assertEqual([client.fingerprint], FINGERPRINT.findall(read(log)))
+        names = {path.name for path in folder.iterdir()}
+        self.assertEqual(
+            {"certs", "logs", "users.db", "users.db-wal", "users.db-shm", "twistd.pid"}, names
+        )
+        for name in ("certs/server.key", "logs/server.log", "users.db", "users.db-wal"):
+            self.assertEqual(0o600, mode(folder / name), name)
+
+        os.kill(int(read(folder / "twistd.pid")), signal.SIGTERM)
+        self.wait_for_end()
+        self.assertFalse((folder / "twistd.pid").exists())
+        self.assertFalse(is_listening(port))
+        self.assertLog(read(log))
+        self.assertEqual(1, read(log).count("listens on"))
+        self.assertIn("Server Shut Down.", read(log))
+        self.assertNotIn("Traceback", read(log))
+
+    def test_rundir(self) -> None:
+        """With ``--rundir`` the paths still start from where the command was given. A daemon
+        that has a certificate already shows nothing on the terminal.
+        """
+        folder = self.folder()
+        elsewhere = folder.parent / "elsewhere"
+        elsewhere.mkdir()
+        (folder / "certs").mkdir()
+        make_pair(folder)
+        done = self.start_daemon(folder, "--rundir", str(elsewhere), "asyncchat")
+        self.assertEqual((0, "", ""), (done.returncode, done.stdout, done.stderr))
+        found = LISTENS.search(read(folder / "logs" / "server.log"))
+        assert found is not None
+        with Client(int(found[2])) as client:
+            self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
+        os.kill(int(read(folder / "twistd.pid")), signal.SIGTERM)
+        self.wait_for_end()
+        self.assertEqual(["certs", "logs", "users.db"], sorted(os.listdir(folder)))
+        self.assertEqual([], os.listdir(elsewhere))
+
+
+def kill_daemon(folder: Path) -> None:
+    """End the daemon that was started in `folder`, if it is still there."""
+    with suppress(OSError, ValueError):
+        os.kill(int(read(folder / "twistd.pid")), signal.SIGKILL)
+
+
+class HelpTests(ProcessTestCase):
+    """What the options tell of themselves."""
+
+    def show(self, *options: str) -> str:
+        """Return what ``twistd asyncchat`` with `options` shows."""
+        done = subprocess.run(
+            [*script("twistd"), "asyncchat", *options],
+            cwd=self.folder(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+        return done.stdout
+
+    def test_version(self) -> None:
+        """``--version`` shows the server's version, not Twisted's."""
+        self.assertEqual(f"asyncchat {chatserver.__version__}\n", self.show("--version"))
+
+    def test_help(self) -> None:
+        """``--help`` shows each option with its default and unit."""
+        text = " ".join(self.show("--help").split())
+        for option, *details in (
+            ("--port=", "tcp:5555:interface=127.0.0.1", "[default: 5555]"),
+            ("--database=", "postgresql+psycopg://", "[default: sqlite:///users.db]"),
+            ("--certificate=", "PEM", "[default: certs/server.crt]"),
+            ("--private-key=", "PEM", "[default: certs/server.key]"),
+            ("--dh-params=", "PEM", "[default: none]"),
+            ("--log-file=", "- is none but the terminal", "[default: logs/server.log]"),
+            ("--invitation-timeout=", "Seconds", "[default: 60]"),
+            ("--stall-timeout=", "Seconds", "[default: 60]"),
+            ("--min-password-length=", "Bytes", "[default: 8]"),
+            ("--argon2=", "KiB", "[default: m=19456,t=2,p=1]"),
+            ("--version", "version"),
+        ):
+            entry = re.search(rf"{re.escape(option)} (.*?)(?= (?:-\w, )?--\w|\Z)", text)
+            assert entry is not None, option
+            for detail in details:
+                self.assertIn(detail, entry[1], option)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A start that can't work: with these options, after `prepare` was called with the folder.
+
+    `word` stands in the line that the operator is told.
+    """
+
+    word: str
+    options: tuple[str, ...] = ()
+    prepare: Callable[[Path], object] = os.path.exists
+
+
+class MistakeTests(ProcessTestCase):
+    """What an operator is told of a mistake: one line on stderr, and a status that is not 0."""
+
+    def check(self, *mistakes: Mistake, daemon: bool = False) -> None:
+        """Make each of `mistakes` in a folder of its own, and assert what comes of it."""
+        folders = [self.folder() for _ in mistakes]
+        twistd = script("twistd") + ([] if daemon else ["-n"])
+
+        def make(mistake: Mistake, folder: Path) -> subprocess.CompletedProcess[str]:
+            mistake.prepare(folder)
+            return subprocess.run(
+                [*twistd, "asyncchat", "--port", "0", *CHEAP, *mistake.options],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+
+        for folder in folders:
+            self.addCleanup(kill_daemon, folder)
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads:
+            for mistake, folder, done in zip(
+                mistakes, folders, threads.map(make, mistakes, folders), strict=True
+            ):
+                told = f"{mistake}: {done}"
+                self.assertEqual(1, done.returncode, told)
+                self.assertRegex(done.stderr, r"\Aasyncchat: [^\n]+\n\Z", told)
+                self.assertIn(mistake.word, done.stderr, told)
+                self.assertNotIn("Traceback", done.stdout, told)
+                self.assertNotIn("Traceback", read(folder / "logs" / "server.log"), told)
+                self.assertFalse((folder / "twistd.pid").exists(), told)
+                self.assertFalse((folder / "twistd.log").exists(), told)
+
+    def busy_port(self) -> int:
+        """Return a port where somebody listens until the end of the test."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        port: int = listener.getsockname()[1]
+        return port
+
+    def test_port(self) -> None:
+        """A port that is taken, or that none can have, or with TLS of its own."""
+        busy = self.busy_port()
+        self.check(
+            Mistake(f"--port {busy}: in use", ("--port", str(busy))),
+            Mistake("in use", ("--port", f"tcp:{busy}:interface=127.0.0.1")),
+            Mistake("TLS is always put on top", ("--port", "ssl:0")),
+            Mistake("neither a port number nor", ("--port", "nonsense:1")),
+            Mistake("neither a port number nor", ("--port", "-1")),
+            Mistake("65535", ("--port", "70000")),
+        )
+
+    def test_options(self) -> None:
+        """An option that there isn't, and values that make no sense."""
+        self.check(
+            Mistake("--nonsense", ("--nonsense",)),
+            Mistake("--database", ("--database",)),
+            Mistake("surplus", ("surplus",)),
+            Mistake("--stall-timeout", ("--stall-timeout", "0")),
+            Mistake("--invitation-timeout", ("--invitation-timeout", "nan")),
+            Mistake("--min-password-length", ("--min-password-length", "many")),
+            Mistake("--argon2", ("--argon2", "m=lots")),
+            Mistake("--argon2", ("--argon2", "m=1,t=1,p=1")),
+        )
+
+    def test_certificates(self) -> None:
+        """A certificate without its key or the other way round, and pairs that TLS can't use."""
+        self.check(
+            Mistake("server.crt: is missing", (), only_key),
+            Mistake("server.key: is missing", (), only_certificate),
+            Mistake("passphrase", (), encrypted_key),
+            Mistake("is not the key of", (), other_key),
+            Mistake("has expired", (), expired_certificate),
+            Mistake("nowhere.pem", ("--dh-params", "nowhere.pem")),
+        )
+
+    def test_databases(self) -> None:
+        """What is no database, or not one of the server's."""
+        self.check(
+            Mistake("not an SQLite database", (), no_database),
+            Mistake("not the accounts table", (), foreign_database),
+            Mistake("nowhere", ("--database", "sqlite:///nowhere/users.db")),
+            Mistake("database URL", ("--database", "nonsense")),
+        )
+
+    def test_postgresql_that_is_down(self) -> None:
+        """A PostgreSQL server that doesn't answer, in the foreground and as a daemon. The line
+        does not show the password.
+        """
+        if find_spec("psycopg") is None:
+            raise SkipTest("psycopg is not installed")
+        url = "postgresql+psycopg://postgres:{}@127.0.0.1:1/x"
+        mistake = Mistake(url.format("***"), ("--database", url.format("secret")))
+        self.check(mistake)
+        self.check(mistake, daemon=True)
+
+    def test_folders(self) -> None:
+        """Files that can't be made: below a file, and in a folder that is for reading only."""
+        mistakes = [
+            Mistake("file/x.log", ("--log-file", "file/x.log"), a_file),
+            Mistake(
+                "file/x.key", ("--private-key", "file/x.key", "--certificate", "x.crt"), a_file
+            ),
+            Mistake("file", ("--database", "sqlite:///file/x.db"), a_file),
+        ]
+        if os.geteuid():  # root may write anywhere
+            mistakes += [
+                Mistake("shut/x.log", ("--log-file", "shut/x.log"), a_shut_folder),
+                Mistake("shut/x.db", ("--database", "sqlite:///shut/x.db"), a_shut_folder),
+            ]
+        self.check(*mistakes)
+
+    def test_daemon(self) -> None:
+        """As a daemon too the mistake is told by the command itself, and nothing is left."""
+        busy = self.busy_port()
+        self.check(
+            Mistake("in use", ("--port", str(busy))),
+            Mistake("is missing", (), only_key),
+            Mistake("not an SQLite database", (), no_database),
+            Mistake("a daemon has no terminal", ("--log-file", "-")),
+            daemon=True,
+        )
+
+
+def make_pair(folder: Path, name: str = "server", now: datetime | None = None) -> tuple[Path, Path]:
+    """Make the files of a certificate and its key, where the server looks for them."""
+    certificate = folder / "certs" / f"{name}.crt"
+    key = folder / "certs" / f"{name}.key"
+    create_self_signed(str(certificate), str(key), now or datetime.now(UTC))
+    return certificate, key
+
+
+def only_key(folder: Path) -> None:  # noqa: D103
+    make_pair(folder)[0].unlink()
+
+
+def only_certificate(folder: Path) -> None:  # noqa: D103
+    make_pair(folder)[1].unlink()
+
+
+def encrypted_key(folder: Path) -> None:  # noqa: D103
+    _, path = make_pair(folder)
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+
+
+def other_key(folder: Path) -> None:  # noqa: D103
+    make_pair(folder, "other")[1].rename(make_pair(folder)[1])
+
+
+def expired_certificate(folder: Path) -> None:  # noqa: D103
+    make_pair(folder, now=datetime.now(UTC) - LIFETIME - timedelta(days=1))
+
+
+def no_database(folder: Path) -> None:  # noqa: D103
+    (folder / "users.db").write_text("alice: password\n" * 1000)
+
+
+def foreign_database(folder: Path) -> None:  # noqa: D103
+    database = sqlite3.connect(folder / "users.db")
+    database.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT)")
+    database.close()
+
+
+def a_file(folder: Path) -> None:  # noqa: D103
+    (folder / "file").touch()
+
+
+def a_shut_folder(folder: Path) -> None:  # noqa: D103
+    (folder / "shut").mkdir(mode=0o500)
+
+
+POSIX_ONLY = (
+    "crypt",
+    "curses",
+    "fcntl",
+    "grp",
+    "nis",
+    "posix",
+    "pty",
+    "pwd",
+    "readline",
+    "resource",
+    "spwd",
+    "syslog",
+    "termios",
+    "tty",
+)
+"""Modules of the standard library that Windows lacks: the tags "Unix" in its reference."""
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import asyncio, getpass, shutil, subprocess, tempfile  # They have other ways on Windows.
+
+sys.modules.update(dict.fromkeys(sys.argv[1:]))  # None there: importing it is an ImportError
+import chatserver
+
+for module in pkgutil.walk_packages(chatserver.__path__, "chatserver."):
+    importlib.import_module(module.name)
+importlib.import_module("twisted.plugins.asyncchat_plugin")
+print("twisted.internet.reactor" in sys.modules)
+"""
+
+
+class ImportTests(SynchronousTestCase):
+    """What the package imports."""
+
+    def test_without_posix(self) -> None:
+        """All modules can be imported where those that Windows lacks are missing, for Twisted
+        and the other packages too. None of them imports the reactor, which would choose it.
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT_ALL, *POSIX_ONLY],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        self.assertEqual((0, "", "False"), (done.returncode, done.stderr, done.stdout.strip()))
+
+    def test_inside_functions(self) -> None:
+        """No module names one that Windows lacks, not even where it is imported later."""
+        for path in sorted(Path(chatserver.__file__).parent.glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                else:
+                    continue
+                for name in names:
+                    self.assertNotIn(name.partition(".")[0], POSIX_ONLY, str(path))

@@ -1,0 +1,454 @@
+"""Tests for `chatserver.protocol` and `chatserver.factory`, over in-memory TLS with a clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, READ_AHEAD
+from chatserver.log import format_line
+from chatserver.packets import MAX_BODY, Command, Packet, encode
+from chatserver.protocol import describe_address
+from tests.memory import MemoryClient, MemoryServer
+
+OK = Packet(Command.ACK, b"OK")
+EXIT = Packet(Command.ERROR, b"EXIT")
+UNKN = Packet(Command.ERROR, b"UNKN")
+LOGIN = Packet(Command.LOGIN, b"alice:password")
+UNKNOWN = Packet(0x7F)
+
+
+def error(code: str) -> Packet:
+    return Packet(Command.ERROR, code.encode())
+
+
+def message(text: bytes) -> Packet:
+    return Packet(Command.MESSAGE, text)
+
+
+class ServerCase(TestCase):
+    """A test with a server in memory."""
+
+    def setUp(self) -> None:
+        self.server = MemoryServer()
+
+    def open_chat(self) -> tuple[MemoryClient, MemoryClient]:
+        """Return alice and bob, who are in a chat."""
+        alice, bob = self.server.log_in("alice"), self.server.log_in("bob")
+        alice.send(Packet(Command.CHAT_REQUEST, b"bob"))
+        bob.send(Packet(Command.CHAT_ACCEPT, b"alice"))
+        self.assertEqual(alice.take()[-1], Packet(Command.CHAT_ACCEPT, b"bob"))
+        self.assertEqual(bob.take()[-1], Packet(Command.CHAT_ACCEPT, b"alice"))
+        return alice, bob
+
+    def push(self, sender: MemoryClient, limit: int = 1000) -> int:
+        """Let `sender` say long numbered messages until it isn't read. Return how many."""
+        for count in range(1, limit + 1):
+            sender.send(message(b"%d " % count + bytes(60_000)))
+            if not sender.transport.is_reading:
+                return count
+        return self.fail("the sender was never stopped")
+
+
+class StreamTests(ServerCase):
+    """Packets in a stream."""
+
+    def test_byte_by_byte(self) -> None:
+        """A conversation works that comes one byte at a time."""
+        client = self.server.connect()
+        for byte in encode(LOGIN) + encode(UNKNOWN):
+            client.send_bytes(bytes([byte]))
+        self.assertEqual(client.take(), [OK, UNKN])
+
+    def test_thousand_at_once(self) -> None:
+        """Each of 1 000 packets in one write is answered, in order."""
+        client = self.server.connect()
+        client.send(LOGIN, *[UNKNOWN, LOGIN] * 500)
+        self.assertEqual(client.take(), [OK, *[UNKN, error("ALREADY")] * 500])
+
+    def test_longest_message(self) -> None:
+        """The longest message that fits arrives; one byte more is refused, and the chat goes on."""
+        alice, bob = self.open_chat()
+        text = bytes(MAX_BODY - len("alice: "))
+        alice.send(message(text), message(text + b"x"), message(b"on"))
+        self.assertEqual(alice.take(), [OK, error("TOOLONG"), OK])
+        self.assertEqual(bob.take(), [message(b"alice: " + text), message(b"alice: on")])
+
+    def test_bad_packet(self) -> None:
+        """What stands before a bad packet is answered, then BADPACKET, and nothing after it."""
+        for bad in (b"GET / HTTP/1.1", encode(UNKNOWN)[:-1] + b"\x00"):
+            client = self.server.connect()
+            client.send_bytes(encode(UNKNOWN) + bad + encode(LOGIN))
+            self.assertEqual(client.take(), [UNKN, error("BADPACKET")])
+            self.assertTrue(client.has_ended)
+            client.send(LOGIN)
+            self.assertEqual(client.take(), [])
+
+    def test_bad_packet_in_chat(self) -> None:
+        """The partner of one who sends a bad packet hears EXIT at once."""
+        alice, bob = self.open_chat()
+        alice.send_bytes(b"GET / HTTP/1.1")
+        self.assertEqual(bob.take(), [EXIT])
+        alice.close()
+        self.assertEqual(bob.take(), [])
+
+    def test_packets_before_the_end(self) -> None:
+        """Whole packets that came before the end of the stream are handled, in all its forms."""
+        for end in (MemoryClient.close, MemoryClient.reset, MemoryClient.say_goodbye):
+            self.server = MemoryServer()
+            alice, bob = self.open_chat()
+            alice._tls.sendall(encode(message(b"bye")) + encode(message(b"half"))[:-1])
+            alice.transport.protocol.dataReceived(alice._tls.bio_read(2**16))
+            end(alice)
+            self.assertEqual(bob.take(), [message(b"alice: bye"), EXIT])
+            self.assertFalse(alice.transport.connected)
+
+
+class LoginTests(ServerCase):
+    """While a login is under way."""
+
+    def test_packets_wait(self) -> None:
+        """Packets behind a login wait for its outcome, and are handled in order then."""
+        self.server.admission.is_slow = True
+        client = self.server.connect()
+        client.send(UNKNOWN, Packet(Command.LOGIN, b"alice:wrong"), UNKNOWN, LOGIN, UNKNOWN)
+        self.assertEqual(client.take(), [UNKN])
+        self.server.admission.decide()
+        self.server.run()
+        self.assertEqual(client.take(), [error("AUTH!"), UNKN])
+        self.server.admission.decide()
+        self.server.run()
+        self.assertEqual(client.take(), [OK, UNKN])
+
+    def test_reading_ahead_is_bounded(self) -> None:
+        """Not much more is read than one packet while a login is under way."""
+        self.server.admission.is_slow = True
+        client = self.server.connect()
+        client.send(LOGIN)
+        for _ in range(20):
+            client.send_bytes(encode(UNKNOWN) * 1000)
+        self.assertFalse(client.transport.is_reading)
+        self.assertLess(len(client.transport.protocol.wrappedProtocol._decoder), 3 * READ_AHEAD)
+        self.server.admission.decide()
+        self.server.run()
+        self.assertEqual(client.take(), [OK, *[UNKN] * 20_000])
+
+    def test_lost_meanwhile(self) -> None:
+        """The outcome of a login whose connection is gone is dropped."""
+        for end in (MemoryClient.close, MemoryClient.reset, MemoryClient.say_goodbye):
+            self.server = MemoryServer()
+            other = self.server.log_in("bob")
+            self.server.admission.is_slow = True
+            client = self.server.connect()
+            client.send(LOGIN, Packet(Command.CHAT_REQUEST, b"bob"))
+            end(client)
+            self.server.admission.decide()
+            self.server.run()
+            other.send(Packet(Command.CHAT_REQUEST, b"alice"))
+            self.assertEqual(other.take(), [error("NOPE")])
+
+    def test_order_of_completion(self) -> None:
+        """Of two logins to one account the one that is completed later wins."""
+        self.server.admission.is_slow = True
+        first, second = self.server.connect(), self.server.connect()
+        second.send(LOGIN)
+        first.send(LOGIN)
+        self.server.admission.decide()
+        self.server.admission.decide()
+        self.server.run()
+        self.assertEqual(second.take(), [OK, error("REPLACED")])
+        self.assertEqual(first.take(), [OK])
+
+
+class ClosingTests(ServerCase):
+    """Deadlines, and the end of connections."""
+
+    def test_handshake_deadline(self) -> None:
+        """A client that does not finish its handshake is cut off, without a word."""
+        client = self.server.connect(handshake=False)
+        self.server.advance(HANDSHAKE_TIMEOUT - 0.125)
+        self.assertTrue(client.transport.connected)
+        self.server.advance(0.125)
+        self.assertFalse(client.transport.connected)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_idle_connections_cost_no_timer(self) -> None:
+        """A client that is logged in and quiet has no timer running."""
+        self.open_chat()
+        self.server.advance(60)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_withheld_goodbye(self) -> None:
+        """Who does not close after its last Error is cut off; what it sends is thrown away."""
+        client = self.server.connect()
+        client.send_bytes(b"nonsense")
+        for _ in range(100):
+            client.send_bytes(bytes(16_000))
+        protocol = client.transport.protocol.wrappedProtocol
+        self.assertEqual(len(protocol._decoder), 0)
+        self.server.advance(CLOSE_TIMEOUT - 0.125)
+        self.assertTrue(client.transport.connected)
+        self.server.advance(0.125)
+        self.assertFalse(client.transport.connected)
+
+    def test_closing_a_client_that_does_not_read(self) -> None:
+        """A client that does not even take its last Error is cut off as well."""
+        client = self.server.log_in("alice")
+        client.stop_reading()
+        while client.transport.is_reading:
+            client.send(*[UNKNOWN] * 1000)
+        self.server.log_in("alice")
+        self.assertTrue(client.transport.connected)
+        self.server.advance(CLOSE_TIMEOUT)
+        self.assertFalse(client.transport.connected)
+        self.assertEqual(client.take(), [])
+
+    def test_shutdown(self) -> None:
+        """When the server goes down each client hears SHUTDOWN, and no EXIT before it."""
+        alice, bob = self.open_chat()
+        nobody = self.server.connect()
+        shaking = self.server.connect(handshake=False)
+        fired: list[Any] = []
+        self.server.factory.shut_down().addCallback(fired.append)
+        self.server.run()
+        for client in (alice, bob, nobody):
+            self.assertEqual(client.take(), [error("SHUTDOWN")])
+            self.assertEqual(fired, [])
+            client.close()
+        self.assertFalse(shaking.transport.connected)
+        self.assertEqual(fired, [None])
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_shutdown_of_nobody(self) -> None:
+        """A server without clients is down at once."""
+        self.successResultOf(self.server.factory.shut_down())
+
+
+class BackPressureTests(ServerCase):
+    """Clients that do not read."""
+
+    def test_partner_waits(self) -> None:
+        """A reader that stalls stops its partner; when it reads on, nothing is lost or moved."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        count = self.push(alice)
+        self.assertLess(count, 10)
+        self.assertTrue(bob.transport.is_reading)
+        bob.start_reading()
+        self.assertTrue(alice.transport.is_reading)
+        self.assertEqual(alice.take(), [OK] * count)
+        numbers = [packet.body[len("alice: ") :].partition(b" ")[0] for packet in bob.take()]
+        self.assertEqual(numbers, [b"%d" % number for number in range(1, count + 1)])
+
+    def test_own_answers(self) -> None:
+        """A client that never reads its own answers is not read any more."""
+        client = self.server.log_in("alice")
+        client.stop_reading()
+        sent = 0
+        while client.transport.is_reading:
+            client.send(*[UNKNOWN] * 1000)
+            sent += 1000
+            self.assertLess(sent, 100_000)
+        client.start_reading()
+        self.assertEqual(client.take(), [UNKN] * sent)
+
+    def test_neither_reads(self) -> None:
+        """Two who both write and never read stop each other, and go on when they read."""
+        alice, bob = self.open_chat()
+        alice.stop_reading()
+        bob.stop_reading()
+        counts = self.push(alice), self.push(bob)
+        alice.start_reading()
+        bob.start_reading()
+        for client, own, others in ((alice, *counts), (bob, *reversed(counts))):
+            packets = client.take()
+            self.assertEqual(packets.count(OK), own)
+            self.assertEqual(len(packets), own + others)
+
+    def test_backlog_from_before_the_chat(self) -> None:
+        """A chat that begins with one who does not read holds the other from the start."""
+        alice, bob = self.server.log_in("alice"), self.server.log_in("bob")
+        alice.send(Packet(Command.FIND_PEER, b"bob"))
+        alice.stop_reading()
+        while alice.transport.is_reading:
+            alice.send(*[UNKNOWN] * 1000)
+        bob.send(Packet(Command.ACK), message(b"hello"), UNKNOWN)
+        self.assertEqual(bob.take()[1:], [Packet(Command.ACK, b"CHAT")])
+        alice.start_reading()
+        self.assertEqual(bob.take(), [OK, UNKN])
+
+    def test_released_by_leaving(self) -> None:
+        """One whose partner stalls is read again when the partner is gone."""
+        for end in (MemoryClient.close, MemoryClient.reset):
+            self.server = MemoryServer()
+            alice, bob = self.open_chat()
+            bob.stop_reading()
+            count = self.push(alice)
+            end(bob)
+            self.assertTrue(alice.transport.is_reading)
+            packets = alice.take()
+            self.assertEqual(packets.count(EXIT), 1)
+            self.assertEqual(len(packets), count + 1)
+
+    def test_left_behind_a_stalled_reader(self) -> None:
+        """One whose partner stalls can go away: what it said before is kept for the partner."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        count = self.push(alice)
+        alice.close()
+        bob.start_reading()
+        packets = bob.take()
+        self.assertEqual(len(packets), count + 1)
+        self.assertEqual(packets[-1], EXIT)
+
+    def test_stalled(self) -> None:
+        """Who takes nothing for 60 s is cut off, and its partner hears EXIT."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(alice)
+        self.server.advance(60)
+        self.assertTrue(bob.transport.connected)
+        self.server.advance(7)
+        self.assertFalse(bob.transport.connected)
+        self.assertIn(EXIT, alice.take())
+        self.assertTrue(alice.transport.is_reading)
+
+    def test_stalled_with_little(self) -> None:
+        """It is the same when only a little waits."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        alice.send(message(b"hello"))
+        self.server.advance(60)
+        self.assertTrue(bob.transport.connected)
+        self.server.advance(7)
+        self.assertFalse(bob.transport.connected)
+        self.assertEqual(alice.take(), [OK, EXIT])
+
+    def test_stall_timeout_option(self) -> None:
+        """How long a client may take nothing is an option."""
+        self.server = MemoryServer(stall_timeout=10)
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        alice.send(message(b"hello"))
+        self.server.advance(12)
+        self.assertFalse(bob.transport.connected)
+
+    def test_slow_is_not_stalled(self) -> None:
+        """A reader that takes a little now and then is not cut off, however long it needs."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(alice)
+        for _ in range(10):
+            bob.start_reading(room=100)
+            self.server.advance(30)
+        self.assertTrue(bob.transport.connected)
+
+    def test_goodbye_of_a_stalled_reader(self) -> None:
+        """A reader that stalls, says goodbye and then reads on is let go."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        count = self.push(alice)
+        bob.say_goodbye()
+        bob.start_reading()
+        self.assertFalse(bob.transport.connected)
+        packets = alice.take()
+        self.assertEqual(packets.count(EXIT), 1)
+        self.assertEqual(len(packets), count + 1)
+
+    def test_goodbye_without_reading(self) -> None:
+        """A reader that stalls and says goodbye, but never reads on, is cut off."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(alice)
+        bob.say_goodbye()
+        self.server.advance(67)
+        self.assertFalse(bob.transport.connected)
+        self.assertIn(EXIT, alice.take())
+
+
+class TransportTests(ServerCase):
+    """What the protocol asks of its transport."""
+
+    def test_no_delay(self) -> None:
+        """Nagle's algorithm is off: packets are small and follow one another."""
+        self.assertTrue(self.server.connect().transport.has_no_delay)
+
+
+class LogTests(ServerCase):
+    """What the log says of connections."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if (line := format_line(event)) is not None:
+                self.lines.append(line.partition("] ")[2])
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def test_life_of_a_chat(self) -> None:
+        """Each step of a connection's life is a line with the client's address."""
+        alice, bob = self.open_chat()
+        alice.send(message(b"hello"), message(b"/exit"))
+        alice.say_goodbye()
+        bob.send_bytes(b"nonsense")
+        bob.reset()
+        self.server.connect(handshake=False).close()
+        a, b = "192.0.2.1:50000", "192.0.2.1:50001"
+        self.assertEqual(
+            self.lines,
+            [
+                f"[INFO] Client connected: {a}",
+                f"[INFO] Handshake done: {a}, TLSv1.3",
+                f"[INFO] Logged in: 'alice' ({a})",
+                f"[INFO] Client connected: {b}",
+                f"[INFO] Handshake done: {b}, TLSv1.3",
+                f"[INFO] Logged in: 'bob' ({b})",
+                f"[INFO] Chat opened: 'alice' ({a}) and 'bob' ({b})",
+                f"[INFO] Chat left: 'alice' ({a}) left 'bob' ({b})",
+                f"[INFO] Disconnected: 'alice' ({a}), closed",
+                f"[WARNING] Bad packet: 'bob' ({b}), wrong magic",
+                f"[INFO] Disconnected: 'bob' ({b}), connection lost",
+                "[INFO] Client connected: 192.0.2.1:50002",
+                "[ERR] Handshake failed: 192.0.2.1:50002, connection lost",
+            ],
+        )
+
+    def test_failed_handshake(self) -> None:
+        """A handshake that fails is a line that says in OpenSSL's words why."""
+        client = self.server.connect(handshake=False)
+        client.transport.protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.server.run()
+        self.assertEqual(
+            self.lines[-1], "[ERR] Handshake failed: 192.0.2.1:50000, http request"
+        )
+
+    def test_stalled(self) -> None:
+        """A client that is cut off because it stalls is a warning."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        alice.send(message(b"hello"))
+        self.server.advance(67)
+        self.assertIn(
+            "[WARNING] Stalled: 'bob' (192.0.2.1:50001) took nothing for 60 s and is cut off",
+            self.lines,
+        )
+
+    def test_addresses(self) -> None:
+        """An IPv4 address that came by IPv6 is shown as what it is; IPv6 stands in brackets."""
+        addresses = [
+            IPv4Address("TCP", "192.0.2.1", 5),
+            IPv6Address("TCP", "::ffff:192.0.2.1", 5),
+            IPv6Address("TCP", "2001:db8::1", 5),
+            IPv6Address("TCP", "fe80::1%eth0", 5),
+        ]
+        self.assertEqual(
+            [describe_address(address) for address in addresses],
+            ["192.0.2.1:5", "192.0.2.1:5", "[2001:db8::1]:5", "[fe80::1%eth0]:5"],
+        )
+        self.assertIn("/run/chat", describe_address(UNIXAddress("/run/chat")))
