@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
+from twisted.python.usage import UsageError
 
 from chatserver import __version__
 from chatserver.accounts import Accounts
@@ -41,11 +42,18 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     try:
         return _make_service(options, reactor)
-    except (CertificateError, DatabaseUnusableError, ListenError, LogFileError) as error:
+    except (
+        CertificateError,
+        DatabaseUnusableError,
+        ListenError,
+        LogFileError,
+        UsageError,
+    ) as error:
         raise SystemExit(f"asyncchat: {error}") from None
 
 
 def _make_service(options: Options, reactor: Any) -> ChatService:
+    _check_twistd(options)
     log = _make_log(options)
     dh_params = options["dh-params"]
     certificate, is_new = load_or_create(
@@ -87,6 +95,30 @@ def _make_log(options: Options) -> ILogObserver:
     if _runs_under_twistd(options) and not _is_daemon(options):
         files.append(sys.stdout)
     return make_observer(files)
+
+
+def _check_twistd(options: Options) -> None:
+    """Refuse what twistd would only do, or fail to do, after this server is put together.
+
+    :raises UsageError: an option of twistd's can't be had.
+    """
+    twistd = options.parent
+    if twistd is None:
+        return
+    for option in ("chroot", "uid", "gid"):
+        if twistd.get(option) is not None:
+            raise UsageError(
+                f"twistd --{option} takes effect after the server's files are opened; "
+                "start twistd as the user, and where, the server is to run"
+            )
+    if not os.access(twistd.get("rundir", "."), os.X_OK):
+        raise UsageError(f"twistd --rundir {twistd['rundir']}: is no folder that can be entered")
+    pid_file = twistd.get("pidfile")
+    if pid_file and not os.access(os.path.dirname(pid_file) or ".", os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{pid_file}: twistd can't write its pid file there; start it in another folder, "
+            "or give twistd --pidfile, empty for none"
+        )
 
 
 def _runs_under_twistd(options: Options) -> bool:
