@@ -76,6 +76,7 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     )
     port = listen(reactor, options["port"], certificate.options, factory)
     return ChatService(
+        reactor=reactor,
         port=port,
         certificate=certificate,
         factory=factory,
@@ -137,6 +138,7 @@ def _is_daemon(options: Options) -> bool:
 class ChatService(Service):
     """The running server.
 
+    :param reactor: what it runs on
     :param port: where it listens
     :param certificate: what it shows to its clients
     :param factory: makes its connections
@@ -151,6 +153,7 @@ class ChatService(Service):
     def __init__(
         self,
         *,
+        reactor: Any,
         port: IListeningPort,
         certificate: ServerCertificate,
         factory: ChatFactory,
@@ -158,6 +161,7 @@ class ChatService(Service):
         log: ILogObserver,
         has_log_of_its_own: bool,
     ) -> None:
+        self._reactor = reactor
         self.port = port
         self._certificate = certificate
         self._factory = factory
@@ -172,11 +176,16 @@ class ChatService(Service):
             parent.setComponent(ILogObserver, self._observer)
 
     def startService(self) -> None:
-        """Work: start the threads, and say in the log what clients need to know."""
+        """Start the threads, and tell the log once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._accounts.start()
+        # Not before: twist begins its log in between, and tells it again what was told so far.
+        self._reactor.callWhenRunning(self._tell_log)
+
+    def _tell_log(self) -> None:
+        """Say in the log what clients need to know."""
         if not self._has_log_of_its_own:
             globalLogPublisher.addObserver(self._observer)
-        self._accounts.start()
         self._log.info(
             "AsyncChatServer {version} listens on {address}",
             version=__version__,
