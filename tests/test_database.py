@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -96,7 +97,9 @@ class ParseURLTests(TestCase):
 
     def test_postgresql(self) -> None:
         """PostgreSQL is spoken to with psycopg 3, and its password is never shown."""
-        self.patch(sys, "modules", {**sys.modules, "psycopg": sys})
+        present = mock.patch.dict(sys.modules, {"psycopg": mock.Mock()})
+        present.start()
+        self.addCleanup(present.stop)
         for text in [
             "postgresql://me:secret@host/chat",
             "postgresql+psycopg://me:secret@host/chat",
@@ -115,11 +118,11 @@ class ParseURLTests(TestCase):
 
     def test_without_psycopg(self) -> None:
         """Where psycopg is not installed, the message says how to install it."""
-        self.patch(sys, "modules", {**sys.modules, "psycopg": None})
-        self.assert_refused(
-            "postgresql://host/chat",
-            "PostgreSQL needs psycopg: pip install 'asyncchat[postgresql]'",
-        )
+        with mock.patch.dict(sys.modules, {"psycopg": None}):
+            self.assert_refused(
+                "postgresql://host/chat",
+                "PostgreSQL needs psycopg: pip install 'asyncchat[postgresql]'",
+            )
 
 
 class StoreTests:
