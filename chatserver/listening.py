@@ -46,7 +46,7 @@ def listen(
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    if description.isdecimal():
+    if description.isascii() and description.isdecimal():
         number = int(description)
         if number > 0xFFFF:
             raise ListenError(f"--port {description}: a port number is at most 65535")

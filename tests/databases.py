@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from importlib.util import find_spec
 
 import sqlalchemy as sa
 from twisted.trial.unittest import SkipTest, TestCase
@@ -41,6 +42,8 @@ def postgresql_url(test: TestCase) -> sa.URL:
     text = os.environ.get(POSTGRESQL)
     if not text:
         raise SkipTest(f"{POSTGRESQL} is not set: no PostgreSQL to test with")
+    if find_spec("psycopg") is None:
+        raise SkipTest("psycopg is not installed: PostgreSQL can't be tested")
     url = parse_url(text, os.getcwd())
     schema = f"asyncchat_test_{uuid.uuid4().hex}"
 

@@ -260,7 +260,9 @@ class MemoryServer:
         happened = True
         while happened:
             self.clock.advance(0)
-            happened = any([client.exchange() for client in self.clients])
+            happened = False
+            for client in self.clients:
+                happened = client.exchange() or happened
 
     def advance(self, seconds: float) -> None:
         """Let time pass, an eighth of a second at a time: so the steps add up exactly."""

@@ -424,9 +424,7 @@ class LogTests(ServerCase):
         client = self.server.connect(handshake=False)
         client.transport.protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
         self.server.run()
-        self.assertEqual(
-            self.lines[-1], "[ERR] Handshake failed: 192.0.2.1:50000, http request"
-        )
+        self.assertEqual(self.lines[-1], "[ERR] Handshake failed: 192.0.2.1:50000, http request")
 
     def test_stalled(self) -> None:
         """A client that is cut off because it stalls is a warning."""
