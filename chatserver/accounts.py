@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 
 from chatserver.credentials import Credentials
 from chatserver.database import AccountsError, NameTakenError, Store, reason
-from chatserver.limits import HASHING_QUEUE
+from chatserver.limits import MAX_LOGINS_UNDER_WAY
 from chatserver.passwords import Passwords, StoredPassword
 
 __all__ = [
@@ -88,7 +88,7 @@ class Accounts:
     :param store: must be ready to be used; `stop` closes it.
     :param hashing_threads: how many hash at once; by default one a core, since that is all
         that hashing needs.
-    :param hashing_queue: see `HASHING_QUEUE`.
+    :param max_under_way: see `MAX_LOGINS_UNDER_WAY`.
     """
 
     _log = Logger()
@@ -99,11 +99,11 @@ class Accounts:
         store: Store,
         passwords: Passwords,
         hashing_threads: int | None = None,
-        hashing_queue: int = HASHING_QUEUE,
+        max_under_way: int = MAX_LOGINS_UNDER_WAY,
     ) -> None:
         self._store = store
         self._passwords = passwords
-        self._queue = hashing_queue
+        self._max_under_way = max_under_way
         self._database = Workers(reactor, "database", store.threads)
         self._hashing = Workers(reactor, "hashing", hashing_threads or os.cpu_count() or 1)
         self._running = False
@@ -153,7 +153,7 @@ class Accounts:
         """
         if not self._open:
             return fail(StorageFailedError("the server is going down"))
-        if self._under_way >= self._queue:
+        if self._under_way >= self._max_under_way:
             return fail(TooBusyError(f"{self._under_way} registrations and logins wait already"))
         self._under_way += 1
         # Not the Deferred of the work itself: cancelling that would give the place back while

@@ -35,6 +35,8 @@ from twisted.internet.ssl import (
 )
 from twisted.python.filepath import FilePath
 
+from chatserver.errors import OperatorError
+
 DEFAULT_CERTIFICATE = "certs/server.crt"
 """Where the certificate is, if nobody says otherwise: the reference server's file name."""
 
@@ -70,7 +72,7 @@ _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
-class CertificateError(Exception):
+class CertificateError(OperatorError):
     """The certificate, the key or the DH parameters can't be used.
 
     The text is one line for the operator: the file, what is wrong, and what to do.
@@ -81,13 +83,13 @@ class CertificateError(Exception):
 class ServerCertificate:
     """What the server shows to its clients, ready for use.
 
-    `options` makes the TLS connections. `fingerprint` is the SHA-256 of the certificate, as
+    `tls_options` makes the TLS connections. `fingerprint` is the SHA-256 of the certificate, as
     ``openssl x509 -noout -fingerprint -sha256`` prints it. `not_after` is when it expires, in
     UTC. `key_is_exposed` tells that others than its owner have access to the key file; it is
     always false on Windows, whose file modes can't tell.
     """
 
-    options: CertificateOptions
+    tls_options: CertificateOptions
     fingerprint: str
     not_after: datetime
     key_is_exposed: bool
@@ -171,7 +173,7 @@ def load(
             " signed with SHA-256"
         ) from error
     return ServerCertificate(
-        options=options,
+        tls_options=options,
         fingerprint=leaf.fingerprint(hashes.SHA256()).hex(":").upper(),
         not_after=leaf.not_valid_after_utc,
         key_is_exposed=_is_exposed(key_path),

@@ -8,7 +8,8 @@ An outcome may come at once, within the call that asked for it, or later. Either
 
 * no packet comes in between where the next one's meaning hangs on it: the states
   `authenticating` and `deciding` hold the wire until the outcome is there;
-* the answers leave in the order of the packets that they answer: `Answers` sees to it.
+* the answers leave in the order of the packets that they answer: `Answers` sees to it;
+* the directory keeps what others do for after the outcome: see `Directory`.
 
 docs/protocol.md has the table that `make_machine` writes down.
 """
@@ -31,24 +32,18 @@ EXIT_TEXT = b"/exit"
 SEPARATOR = b": "
 """What stands between the sender's name and the text of a relayed message."""
 
-_INPUT_NAMES = {
-    Command.REGISTER: "register",
-    Command.LOGIN: "log_in",
-    Command.MESSAGE: "message",
-    Command.ACK: "ack",
-    Command.ERROR: "error",
-    Command.FIND_PEER: "find_peer",
-    Command.CHAT_REQUEST: "chat_request",
-    Command.CHAT_ACCEPT: "chat_accept",
-    Command.CHAT_DECLINE: "chat_decline",
-    Command.EXIT_CHAT: "exit_chat",
-}
-
 _GRANTED = {
     Command.CHAT_REQUEST: Packet(Command.ACK, AckCode.SENT),
     Command.CHAT_DECLINE: Packet(Command.ACK, AckCode.OK),
 }
 """What is answered when the directory did what was asked; other commands hear nothing."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """The place of an answer that is still to come."""
+
+    answer: Packet | None = None
 
 
 class Conversation(Protocol):
@@ -109,7 +104,10 @@ class Conversation(Protocol):
     # What became of something that this conversation asked for.
 
     def admitted(self, name: bytes) -> None:
-        """`Accounts` registered the account `name`, or found its password right."""
+        """`Authenticator` made the account `name`, or found its password right."""
+
+    def entered(self) -> None:
+        """The `Directory` knows that this conversation is online."""
 
     def granted(self, command: Command) -> None:
         """The `Directory` did what `command` asked for."""
@@ -117,11 +115,11 @@ class Conversation(Protocol):
     def refused(self, command: Command, code: ErrorCode) -> None:
         """What `command` asked for was not done."""
 
-    def delivered(self) -> None:
-        """The oldest message not yet decided on was handed to the peer's connection."""
+    def delivered(self, ticket: Ticket) -> None:
+        """The message relayed with `ticket` was handed to the peer's connection."""
 
-    def lost(self) -> None:
-        """The oldest message not yet decided on can't be delivered any more."""
+    def undelivered(self, ticket: Ticket) -> None:
+        """The message relayed with `ticket` can't be delivered any more."""
 
     # What others did.
 
@@ -161,11 +159,18 @@ class Hold(Enum):
 class Wire(Protocol):
     """What a conversation needs of its connection."""
 
+    @property
+    def address(self) -> str:
+        """Where the client is, for the log."""
+
     def send(self, packet: Packet) -> None:
         """Send `packet`. On a connection that is closed or gone nothing happens."""
 
+    def finish(self) -> None:
+        """Take nothing more from the client. What is still sent must not take long."""
+
     def close(self) -> None:
-        """Send what is waiting, read nothing more, and close."""
+        """Finish, send what is waiting, and close."""
 
     def hold(self, reason: Hold) -> None:
         """Hand over no packet until every reason for it is released."""
@@ -174,8 +179,8 @@ class Wire(Protocol):
         """`reason` does not hold any more. Nothing happens if it did not before."""
 
 
-class Accounts(Protocol):
-    """Who may use the server. Each call ends, now or later, in `admitted` or `refused`.
+class Authenticator(Protocol):
+    """Says who may use the server. Each call ends, now or later, in `admitted` or `refused`.
 
     `address` says where the client is, for the log.
     """
@@ -190,12 +195,16 @@ class Accounts(Protocol):
 class Directory(Protocol):
     """Who is online, who has invited whom and who chats with whom.
 
-    What comes of a call is told to the conversations that it concerns, as inputs of
-    theirs, now or later.
+    What comes of a call is told to the conversations that it concerns, as inputs of theirs,
+    now or later. A conversation that waits for an outcome hears that first, and only then of
+    chats that others open with it; and it hears nothing of a chat that it has not been told of.
     """
 
     def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
-        """`conversation`, of a client at `address`, is now `name`'s: any older is `replaced`."""
+        """`conversation`, of a client at `address`, is now `name`'s: `entered` or `refused`.
+
+        An older one of the same name is `replaced`.
+        """
 
     def depart(self, name: bytes) -> None:
         """`name` is not online any more."""
@@ -209,8 +218,8 @@ class Directory(Protocol):
     def decline(self, name: bytes, other: bytes, command: Command) -> None:
         """`name` declines the invitation of `other`, or withdraws: `granted` or `refused`."""
 
-    def relay(self, name: bytes, text: bytes) -> None:
-        """`name` says `text` to its chat partner: `delivered` or `lost`."""
+    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
+        """`name` says `text` to its chat partner: `delivered` or `undelivered`."""
 
     def leave(self, name: bytes) -> None:
         """`name` leaves its chat."""
@@ -221,55 +230,57 @@ class Directory(Protocol):
     def drained(self, name: bytes) -> None:
         """`name` has read all that was waiting."""
 
+    def close(self) -> None:
+        """The server goes down: forget everybody, and tell nobody."""
+
 
 class Answers:
     """Sends the answers to a client's packets in the order of the packets."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._waiting: deque[Packet | None] = deque()
-        self._ending = False
+        self._waiting: deque[Ticket] = deque()
+        self._is_ending = False
 
     def now(self, packet: Packet) -> None:
         """Answer the newest packet."""
         if self._waiting:
-            self._waiting.append(packet)
+            self._waiting.append(Ticket(packet))
         else:
             self._wire.send(packet)
 
-    def later(self) -> None:
-        """Keep the newest packet's place: its answer comes through `decide`."""
-        self._waiting.append(None)
+    def later(self) -> Ticket:
+        """Return a ticket for the newest packet's answer: it comes through `redeem`."""
+        ticket = Ticket()
+        self._waiting.append(ticket)
+        return ticket
 
-    def decide(self, packet: Packet) -> None:
-        """Answer the oldest packet whose answer was to come later."""
-        self._waiting[self._waiting.index(None)] = packet
-        while self._waiting and (answer := self._waiting[0]) is not None:
+    def redeem(self, ticket: Ticket, packet: Packet) -> None:
+        """Answer the packet that `ticket` is for, once those before it are answered."""
+        ticket.answer = packet
+        while self._waiting and (answer := self._waiting[0].answer) is not None:
             self._waiting.popleft()
             self._wire.send(answer)
-        if self._ending and not self._waiting:
+        if self._is_ending and not self._waiting:
             self._wire.close()
 
     def last(self, packet: Packet) -> None:
-        """Answer the newest packet, and close once that answer is sent."""
+        """Send `packet` behind all that is still to be answered, and close."""
         self.now(packet)
         if self._waiting:
-            self._ending = True
+            self._is_ending = True
+            self._wire.finish()
         else:
             self._wire.close()
 
 
 @dataclass
 class Core:
-    """What a conversation knows and whom it talks to.
-
-    `address` says where the client is, for the log.
-    """
+    """What a conversation knows and whom it talks to."""
 
     wire: Wire
-    accounts: Accounts
+    authenticator: Authenticator
     directory: Directory
-    address: str
 
     name: bytes = b""
     is_backlogged: bool = False
@@ -290,10 +301,32 @@ class Core:
         """Send an Error that nobody asked for."""
         self.wire.send(Packet(Command.ERROR, code))
 
+    def end_with_error(self, code: ErrorCode) -> None:
+        """Send an Error as the last packet, and close."""
+        self.answers.last(Packet(Command.ERROR, code))
+
+
+_INPUTS: dict[int, Callable[[Conversation, bytes], None]] = {
+    Command.REGISTER: lambda conversation, body: conversation.register(body),
+    Command.LOGIN: lambda conversation, body: conversation.log_in(body),
+    Command.MESSAGE: lambda conversation, body: conversation.message(body),
+    Command.ACK: lambda conversation, body: conversation.ack(body),
+    Command.ERROR: lambda conversation, body: conversation.error(body),
+    Command.FIND_PEER: lambda conversation, body: conversation.find_peer(body),
+    Command.CHAT_REQUEST: lambda conversation, body: conversation.chat_request(body),
+    Command.CHAT_ACCEPT: lambda conversation, body: conversation.chat_accept(body),
+    Command.CHAT_DECLINE: lambda conversation, body: conversation.chat_decline(body),
+    Command.EXIT_CHAT: lambda conversation, body: conversation.exit_chat(body),
+}
+
 
 def packet_received(conversation: Conversation, packet: Packet) -> None:
     """Give `packet`, just received, to `conversation` as the input that it is."""
-    getattr(conversation, _INPUT_NAMES.get(packet.command, "unknown"))(packet.body)  # type: ignore[call-overload]
+    give = _INPUTS.get(packet.command)
+    if give is None:
+        conversation.unknown(packet.body)
+    else:
+        give(conversation, packet.body)
 
 
 def _told_of_chat(peer: bytes, command: Command) -> Packet:
@@ -328,7 +361,7 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     ):
 
         @unauthenticated.upon(command).loop()
-        def must_log_in_first(c: Conversation, core: Core, body: bytes) -> None:
+        def refuse_before_login(c: Conversation, core: Core, body: bytes) -> None:
             core.answer_error(ErrorCode.NOT_LOGGED_IN)
 
     for command in (
@@ -339,29 +372,29 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     ):
 
         @in_chat.upon(command).loop()
-        def busy_with_a_chat(c: Conversation, core: Core, body: bytes) -> None:
+        def refuse_as_busy(c: Conversation, core: Core, body: bytes) -> None:
             core.answer_error(ErrorCode.BUSY)
 
     @unauthenticated.upon(Conversation.message).loop()
     @authenticated.upon(Conversation.message).loop()
-    def nobody_listens(c: Conversation, core: Core, text: bytes) -> None:
+    def refuse_outside_chat(c: Conversation, core: Core, text: bytes) -> None:
         core.answer_error(ErrorCode.NOT_IN_CHAT)
 
     @authenticated.upon(Conversation.exit_chat).loop()
-    def nothing_to_leave(c: Conversation, core: Core, body: bytes) -> None:
+    def refuse_to_leave(c: Conversation, core: Core, body: bytes) -> None:
         core.answer_error(ErrorCode.NOT_IN_CHAT)
 
     for state in (authenticated, in_chat):
         for command in (Conversation.register, Conversation.log_in):
 
             @state.upon(command).loop()
-            def already_logged_in(c: Conversation, core: Core, body: bytes) -> None:
+            def refuse_second_login(c: Conversation, core: Core, body: bytes) -> None:
                 core.answer_error(ErrorCode.ALREADY_LOGGED_IN)
 
     for state in (unauthenticated, authenticated, in_chat):
 
         @state.upon(Conversation.unknown).loop()
-        def unknown_command(c: Conversation, core: Core, body: bytes) -> None:
+        def refuse_unknown(c: Conversation, core: Core, body: bytes) -> None:
             core.answer_error(ErrorCode.UNKNOWN)
 
     # An Ack or an Error is not answered with an Error, so that two programs can't send
@@ -375,19 +408,22 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     @unauthenticated.upon(Conversation.register).to(authenticating)
     def register_account(c: Conversation, core: Core, body: bytes) -> None:
         core.wire.hold(Hold.OUTCOME)
-        core.accounts.register(c, body, core.address)
+        core.authenticator.register(c, body, core.wire.address)
 
     @unauthenticated.upon(Conversation.log_in).to(authenticating)
     def check_credentials(c: Conversation, core: Core, body: bytes) -> None:
         core.wire.hold(Hold.OUTCOME)
-        core.accounts.log_in(c, body, core.address)
+        core.authenticator.log_in(c, body, core.wire.address)
 
-    @authenticating.upon(Conversation.admitted).to(authenticated)
-    def come_online(c: Conversation, core: Core, name: bytes) -> None:
+    @authenticating.upon(Conversation.admitted).loop()
+    def enter_directory(c: Conversation, core: Core, name: bytes) -> None:
         core.name = name
-        core.directory.enter(name, c, core.address)
+        core.directory.enter(name, c, core.wire.address)
+
+    @authenticating.upon(Conversation.entered).to(authenticated)
+    def come_online(c: Conversation, core: Core) -> None:
         if core.is_backlogged:
-            core.directory.backlogged(name)
+            core.directory.backlogged(core.name)
         core.answer_ack(AckCode.OK)
         core.wire.release(Hold.OUTCOME)
 
@@ -466,18 +502,17 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         elif len(core.name) + len(SEPARATOR) + len(text) > MAX_BODY:
             core.answer_error(ErrorCode.TOO_LONG)
         else:
-            core.answers.later()
-            core.directory.relay(core.name, text)
+            core.directory.relay(core.name, text, core.answers.later())
 
     for state in (*online, closed):
 
         @state.upon(Conversation.delivered).loop()
-        def answer_delivered(c: Conversation, core: Core) -> None:
-            core.answers.decide(Packet(Command.ACK, AckCode.OK))
+        def answer_delivered(c: Conversation, core: Core, ticket: Ticket) -> None:
+            core.answers.redeem(ticket, Packet(Command.ACK, AckCode.OK))
 
-        @state.upon(Conversation.lost).loop()
-        def answer_lost(c: Conversation, core: Core) -> None:
-            core.answers.decide(Packet(Command.ERROR, ErrorCode.LOST))
+        @state.upon(Conversation.undelivered).loop()
+        def answer_undelivered(c: Conversation, core: Core, ticket: Ticket) -> None:
+            core.answers.redeem(ticket, Packet(Command.ERROR, ErrorCode.LOST))
 
     @in_chat.upon(Conversation.message_arrived).loop()
     def hear(c: Conversation, core: Core, sender: bytes, text: bytes) -> None:
@@ -528,14 +563,14 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
     @unauthenticated.upon(Conversation.bad_packet).to(closed)
     def reject_stream(c: Conversation, core: Core) -> None:
-        core.answers.last(Packet(Command.ERROR, ErrorCode.BAD_PACKET))
+        core.end_with_error(ErrorCode.BAD_PACKET)
 
     for state in (authenticated, in_chat):
 
         @state.upon(Conversation.bad_packet).to(closed)
         def reject_stream_and_depart(c: Conversation, core: Core) -> None:
             core.directory.depart(core.name)
-            core.answers.last(Packet(Command.ERROR, ErrorCode.BAD_PACKET))
+            core.end_with_error(ErrorCode.BAD_PACKET)
 
     for state in (unauthenticated, authenticating):
         state.upon(Conversation.connection_lost).to(closed).returns(None)
@@ -548,17 +583,19 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
         @state.upon(Conversation.replaced).to(closed)
         def make_way(c: Conversation, core: Core) -> None:
-            core.tell_error(ErrorCode.REPLACED)
-            core.wire.close()
+            core.end_with_error(ErrorCode.REPLACED)
 
     for state in open_:
 
         @state.upon(Conversation.shut_down).to(closed)
         def say_shutdown(c: Conversation, core: Core) -> None:
-            core.tell_error(ErrorCode.SHUTDOWN)
-            core.wire.close()
+            core.end_with_error(ErrorCode.SHUTDOWN)
 
-    # What was under way when the connection closed arrives here, and means nothing any more.
+    @closed.upon(Conversation.entered).loop()
+    def depart_again(c: Conversation, core: Core) -> None:
+        core.directory.depart(core.name)
+
+    # What else was under way when the connection closed means nothing any more.
     for late in (
         Conversation.register,
         Conversation.log_in,

@@ -39,7 +39,7 @@ def for_registration(body: bytes, min_password_length: int) -> Credentials:
     """Take apart the body of a Register.
 
     The name must be one that PRECIS UsernameCasePreserved (RFC 8265, section 3.4) leaves
-    exactly as it is: no space, no control character, one way only to write each name.
+    exactly as it is: no space, no control character, and one spelling only of a composed letter.
     What passes here passes `for_login` too.
 
     :param min_password_length: in bytes. An empty password is refused whatever it says.

@@ -24,9 +24,11 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from chatserver.errors import OperatorError
 from chatserver.limits import (
     POSTGRESQL_CONNECT_TIMEOUT,
     POSTGRESQL_SILENCE_TIMEOUT,
+    POSTGRESQL_STATEMENT_TIMEOUT,
     POSTGRESQL_THREADS,
     SQLITE_BUSY_TIMEOUT,
     SQLITE_THREADS,
@@ -35,6 +37,9 @@ from chatserver.passwords import StoredPassword
 
 _UPGRADE_LOCK = int.from_bytes(b"asyncch", "big")
 """The key of the advisory lock around `upgrade`: any number that others are unlikely to use."""
+
+_READS_ONLY = "asyncchat_reads_only"
+"""The execution option of a connection that only reads."""
 
 _metadata = sa.MetaData()
 
@@ -53,7 +58,7 @@ _schema = sa.Table(
 )
 
 
-class DatabaseUnusableError(Exception):
+class DatabaseUnusableError(OperatorError):
     """The database cannot be used. The text is one line for the operator, without a password,
     that says what to do.
     """
@@ -162,7 +167,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
         # Or psycopg would hand out bytes where a database has the encoding SQL_ASCII.
         "client_encoding": "UTF8",
     }
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         hide_parameters=True,
         pool_size=POSTGRESQL_THREADS,
@@ -170,6 +175,8 @@ def make_engine(url: sa.URL) -> sa.Engine:
         pool_pre_ping=True,
         connect_args={key: value for key, value in defaults.items() if key not in url.query},
     )
+    sa.event.listen(engine, "connect", _set_up_postgresql)
+    return engine
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
@@ -178,10 +185,18 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
+def _set_up_postgresql(connection: Any, _record: object) -> None:
+    # Not as a start-up parameter, which connection poolers refuse.
+    connection.execute(f"SET statement_timeout = '{POSTGRESQL_STATEMENT_TIMEOUT}s'")
+    connection.commit()
+
+
 def _begin_immediate(connection: sa.Connection) -> None:
     # A transaction that reads first and then writes would fail at once, without waiting, when
-    # another program has written in between: take the lock at its start.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # another program has written in between: take the lock at its start. One that only reads
+    # needs none, and goes on while another program has it.
+    if not connection.get_execution_options().get(_READS_ONLY):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def prepare(url: sa.URL) -> None:
@@ -395,7 +410,7 @@ class Store:
         """Return what is stored for `name`, or None when there is no such account."""
         query = sa.select(_users.c.salt, _users.c.hash).where(_users.c.username == name)
         try:
-            with self._engine.begin() as connection:
+            with self._engine.execution_options(**{_READS_ONLY: True}).begin() as connection:
                 row = connection.execute(query).one_or_none()
         except DataError:
             return None  # PostgreSQL cannot hold this name: there is a NUL in it.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from chatserver.conversation import Conversation
+from chatserver.conversation import Conversation, Ticket
 from chatserver.limits import INVITATION_TIMEOUT, MAX_RECEIVED_INVITATIONS
 from chatserver.packets import Command, ErrorCode
 
@@ -21,7 +21,9 @@ class _User:
     """Somebody who is online.
 
     `sent` is the one invitation of theirs that waits for its answer. `received` has what
-    others sent them, by the inviter's name, the newest last: waiting ones and gone ones.
+    others sent them, by the inviter's name, the newest last. None stands for one that is
+    gone: it ended without the invited one's doing, and its place is kept so that an accept
+    already on its way can't open a chat with somebody else than was meant.
     """
 
     name: bytes
@@ -29,7 +31,7 @@ class _User:
     address: str
     partner: _User | None = None
     sent: _Invitation | None = None
-    received: dict[bytes, _Invitation] = field(default_factory=dict)
+    received: dict[bytes, _Invitation | None] = field(default_factory=dict)
     is_backlogged: bool = False
 
     def __str__(self) -> str:
@@ -41,25 +43,25 @@ class _User:
 
     def waiting(self) -> list[_Invitation]:
         """Return the received invitations that can still be accepted, the oldest first."""
-        return [invitation for invitation in self.received.values() if not invitation.is_gone]
+        return [invitation for invitation in self.received.values() if invitation is not None]
 
-    def newest(self) -> _Invitation | None:
-        """Return the newest received invitation, waiting or gone."""
-        return next(reversed(self.received.values()), None)
+    def inviter_meant(self, inviter: bytes, command: Command) -> bytes | None:
+        """Return whose invitation is meant by answering `inviter` with `command`, if any is."""
+        if inviter in self.received:
+            return inviter
+        # To the reference's commands any other body counts as empty: as the newest.
+        if not inviter or command in (Command.ACK, Command.ERROR):
+            return next(reversed(self.received), None)
+        return None
 
 
 @dataclass(eq=False)
 class _Invitation:
-    """`inviter` would like to chat with `invitee`, and said so with `command`.
-
-    One that ended without the invited one's doing is gone, but stays with them, so that
-    an accept already on its way can't open a chat with somebody else than was meant.
-    """
+    """`inviter` would like to chat with `invitee`, said so with `command`, and waits."""
 
     inviter: _User
     invitee: _User
     command: Command
-    is_gone: bool = False
     timeout: IDelayedCall = field(init=False)
 
 
@@ -89,6 +91,7 @@ class LocalDirectory:
         if older is not None:
             self._log.info("Replaced: {older} by {user}", older=str(older), user=str(user))
             older.conversation.replaced()
+        conversation.entered()
 
     def depart(self, name: bytes) -> None:
         """See `Directory`. A chat partner and those who have invited `name` are told."""
@@ -101,8 +104,8 @@ class LocalDirectory:
         for inviter in inviters:
             inviter.conversation.invitation_ended(ErrorCode.NOT_FREE)
 
-    def clear(self) -> None:
-        """Forget everybody and tell nobody: the server goes down."""
+    def close(self) -> None:
+        """See `Directory`."""
         for user in self._users.values():
             if user.sent is not None:
                 user.sent.timeout.cancel()
@@ -129,11 +132,11 @@ class LocalDirectory:
     def accept(self, name: bytes, inviter: bytes, command: Command) -> None:
         """See `Directory`. `inviter` may be empty: the newest invitation is meant."""
         user = self._users[name]
-        invitation = self._received(user, inviter, command)
-        if invitation is None:
+        meant = user.inviter_meant(inviter, command)
+        if meant is None:
             user.conversation.refused(command, ErrorCode.NO_INVITATION)
-        elif invitation.is_gone:
-            del user.received[invitation.inviter.name]
+        elif (invitation := user.received[meant]) is None:
+            del user.received[meant]
             user.conversation.refused(command, ErrorCode.LOST)
         else:
             self._open_chat(invitation, command)
@@ -144,17 +147,16 @@ class LocalDirectory:
         Only ChatDecline withdraws. When both have invited each other, both invitations end.
         """
         user = self._users[name]
-        invitation = self._received(user, other, command)
+        meant = user.inviter_meant(other, command)
         withdraws = command is Command.CHAT_DECLINE and user.has_invited(self._users.get(other))
-        if invitation is None and not withdraws:
+        if meant is None and not withdraws:
             user.conversation.refused(command, ErrorCode.NO_INVITATION)
             return
         declined = None
-        if invitation is not None:
-            self._forget(invitation)
-            if not invitation.is_gone:
-                declined = invitation.inviter
-        if withdraws or user.has_invited(declined):
+        if meant is not None and (invitation := user.received.pop(meant)) is not None:
+            self._end(invitation)
+            declined = invitation.inviter
+        if withdraws or (declined is not None and user.has_invited(declined)):
             self._withdraw(user)
         if declined is not None:
             declined.conversation.invitation_ended(ErrorCode.DECLINED)
@@ -169,63 +171,54 @@ class LocalDirectory:
         others = [each for each in peer.waiting() if each.inviter is not inviter]
         return len(others) < MAX_RECEIVED_INVITATIONS
 
-    def _received(self, user: _User, inviter: bytes, command: Command) -> _Invitation | None:
-        """Return the invitation that `user` means when answering `inviter` with `command`."""
-        named = user.received.get(inviter)
-        # To the reference's commands any other body counts as empty.
-        if named is None and (not inviter or command in (Command.ACK, Command.ERROR)):
-            return user.newest()
-        return named
-
     def _deliver(self, invitation: _Invitation) -> None:
         """Put `invitation` in its place, as the invited one's newest."""
-        inviter, invitee = invitation.inviter, invitation.invitee
-        invitee.received.pop(inviter.name, None)
-        invitee.received[inviter.name] = inviter.sent = invitation
+        inviter, received = invitation.inviter, invitation.invitee.received
+        received.pop(inviter.name, None)
+        received[inviter.name] = inviter.sent = invitation
         invitation.timeout = self._clock.callLater(
-            self._invitation_timeout, self._time_out, invitation
+            self._invitation_timeout, self._time_out, inviter
         )
-        gone = [each for each in invitee.received.values() if each.is_gone]
-        for oldest in gone[: max(0, len(invitee.received) - MAX_RECEIVED_INVITATIONS)]:
-            self._forget(oldest)
+        gone = [name for name, each in received.items() if each is None]
+        for oldest in gone[: max(0, len(received) - MAX_RECEIVED_INVITATIONS)]:
+            del received[oldest]
 
-    def _time_out(self, invitation: _Invitation) -> None:
-        """End an invitation that has waited long enough."""
-        invitation.is_gone = True
-        invitation.inviter.sent = None
-        invitation.inviter.conversation.invitation_ended(ErrorCode.TIMED_OUT)
+    def _time_out(self, inviter: _User) -> None:
+        """End the invitation that `inviter` sent: it has waited long enough."""
+        self._withdraw(inviter)
+        inviter.conversation.invitation_ended(ErrorCode.TIMED_OUT)
 
-    def _withdraw(self, user: _User) -> None:
-        """End the invitation that `user` sent, if there is one; the invited one keeps it, gone."""
-        if user.sent is not None:
-            user.sent.timeout.cancel()
-            user.sent.is_gone = True
-            user.sent = None
+    def _withdraw(self, inviter: _User) -> None:
+        """End the invitation that `inviter` sent, if there is one; its place is kept."""
+        invitation = inviter.sent
+        if invitation is not None:
+            self._end(invitation)
+            invitation.invitee.received[inviter.name] = None
 
-    def _forget(self, invitation: _Invitation) -> None:
-        """Remove `invitation` from both sides, waiting or gone."""
-        if not invitation.is_gone:
+    def _end(self, invitation: _Invitation) -> None:
+        """Let `invitation` wait no more. What the invited one keeps of it is not decided here."""
+        if invitation.timeout.active():
             invitation.timeout.cancel()
-            invitation.inviter.sent = None
-        del invitation.invitee.received[invitation.inviter.name]
+        invitation.inviter.sent = None
 
     def _end_received(self, user: _User) -> list[_User]:
         """Forget all that `user` received. Return those whose invitation was still waiting."""
-        inviters = [invitation.inviter for invitation in user.waiting()]
-        for invitation in list(user.received.values()):
-            self._forget(invitation)
-        return inviters
+        waiting = user.waiting()
+        user.received.clear()
+        for invitation in waiting:
+            self._end(invitation)
+        return [invitation.inviter for invitation in waiting]
 
     # --- Chats ----------------------------------------------------------------------------
 
-    def relay(self, name: bytes, text: bytes) -> None:
+    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
         """See `Directory`."""
         user = self._users[name]
         if user.partner is None:
-            user.conversation.lost()
+            user.conversation.undelivered(ticket)
         else:
             user.partner.conversation.message_arrived(name, text)
-            user.conversation.delivered()
+            user.conversation.delivered(ticket)
 
     def leave(self, name: bytes) -> None:
         """See `Directory`. The chat partner is told."""
@@ -250,7 +243,8 @@ class LocalDirectory:
     def _open_chat(self, invitation: _Invitation, command: Command) -> None:
         """Open the chat that `invitation`, accepted with `command`, asked for."""
         inviter, invitee = invitation.inviter, invitation.invitee
-        self._forget(invitation)
+        self._end(invitation)
+        del invitee.received[inviter.name]
         self._withdraw(invitee)
         others = self._end_received(inviter) + self._end_received(invitee)
         inviter.partner, invitee.partner = invitee, inviter

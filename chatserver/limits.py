@@ -7,15 +7,15 @@ CLOSE_TIMEOUT = 5.0
 """Seconds for a client to take its last Error and to close, before it is cut off."""
 
 STALL_TIMEOUT = 60.0
-"""Seconds in which some of what waits for a client must have been sent: as long as a phone
-in a tunnel may take before somebody waits for it in vain."""
+"""Seconds in which some of what waits for a client must be sent. Its chat partner waits as long."""
 
 STALL_LOOKS = 10
-"""How often within `STALL_TIMEOUT` is looked: it is kept to a tenth of itself."""
+"""Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
 
 READ_AHEAD = 64 * 1024
-"""Bytes that are still read from a client whose packets have to wait. Reading on is the
-only way to hear that it is gone; one packet of the longest kind is enough for that."""
+"""Bytes that are still read from a client whose packets have to wait: only who reads hears that
+a client is gone. As many as Twisted lets wait in a transport before it pauses the producer
+(`FileDescriptor.bufferSize`), on which back-pressure in the other direction hangs."""
 
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
@@ -29,10 +29,10 @@ MIN_PASSWORD_LENGTH = 8
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""
 
-HASHING_QUEUE = 128
-"""How many registrations and logins may be under way at once, the waiting ones included.
-At 25 ms of hashing each, the last of them waits less than 4 s on one core: about as long as a
-person does before trying again."""
+MAX_LOGINS_UNDER_WAY = 128
+"""Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of
+hashing each, the last of them waits less than 4 s on one core: about as long as a person does
+before trying again."""
 
 SQLITE_THREADS = 1
 """How many threads may use one SQLite file at once. It has one writer at a time; more
@@ -52,6 +52,10 @@ POSTGRESQL_CONNECT_TIMEOUT = 5
 POSTGRESQL_SILENCE_TIMEOUT = 10_000
 """Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
 nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
+
+POSTGRESQL_STATEMENT_TIMEOUT = 10
+"""Seconds that one question to PostgreSQL may take. Each finds one row by its key; what takes
+longer waits for a lock that somebody holds, and must not hold up the server's stop as well."""
 
 LOG_ROTATE_LENGTH = 10_000_000
 """The length in bytes at which a new file is begun: about 150 000 lines, which an editor

@@ -7,36 +7,43 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString, wrapServerTLS
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import CertificateOptions
 from zope.interface import implementer
 
+from chatserver.errors import OperatorError
 from chatserver.limits import LISTEN_BACKLOG
+from chatserver.tls import add_tls
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
 
 
-class ListenError(Exception):
+class ListenError(OperatorError):
     """The server can't listen there. The text says in one line why, and what to do."""
 
 
 def listen(
-    reactor: Any, description: str, tls: CertificateOptions, factory: Factory
+    reactor: Any, description: str, creator: IOpenSSLServerConnectionCreator, factory: Factory
 ) -> IListeningPort:
-    """Listen at `description` for connections of `factory`, with TLS on top.
+    """Listen at `description` for connections of `factory`, with TLS below them.
 
     :param description: a port number, for IPv4 and IPv6, or a Twisted endpoint description
         such as ``tcp:5555:interface=127.0.0.1``
+    :param creator: makes the TLS of each connection
     :raises ListenError: the description is none, or the port can't be had
     """
-    endpoint = wrapServerTLS(tls, _endpoint(reactor, description), reactor)
+    endpoint = _endpoint(reactor, description)
     outcome: list[Any] = []
-    endpoint.listen(factory).addBoth(outcome.append)
-    # Every kind of server endpoint is there, or fails, at once.
+    endpoint.listen(add_tls(factory, creator, reactor)).addBoth(outcome.append)
+    if not outcome:  # Each of Twisted's own endpoints listens, or fails, at once.
+        raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome
     if IListeningPort.providedBy(port):
         return port
@@ -51,7 +58,7 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         if number > 0xFFFF:
             raise ListenError(f"--port {description}: a port number is at most 65535")
         return DualStackEndpoint(reactor, number)
-    if description.partition(":")[0] in ("ssl", "tls"):
+    if {"ssl", "tls"} & set(description.split(":")[:2]):  # also behind haproxy:
         raise ListenError(
             f"--port {description}: TLS is always put on top; "
             "give a tcp: endpoint, and the certificate with --certificate"

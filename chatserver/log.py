@@ -1,6 +1,6 @@
 """The server's log: one line an event, whatever a client sends.
 
-A line is made as in docs/protocol.md, section 8, with the local time::
+A line has the local time, a level (INFO, WARNING or ERR) and the event::
 
     [2025-07-07 14:22:33] [INFO] Client connected
     [2025-07-07 14:22:35] [ERR] Handshake failed: no shared cipher
@@ -20,10 +20,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from twisted.python.logfile import BaseLogFile, LogFile
 from zope.interface import implementer
 
+from chatserver.errors import OperatorError
 from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
 
 DEFAULT_LOG_FILE = "logs/server.log"
-"""Where the log goes, if nobody says otherwise: docs/protocol.md, section 8."""
+"""Where the log goes, if nobody says otherwise: the reference server's file name."""
 
 _MODE = 0o600  # the log tells who talks to whom and from which address
 _FOLDER_MODE = 0o700
@@ -36,7 +37,7 @@ _LEVELS = {
 }
 
 
-class LogFileError(Exception):
+class LogFileError(OperatorError):
     """The log file can't be opened. The text is one line for the operator."""
 
 

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from chatserver.backpressure import StallWatch, sending_position
 from chatserver.conversation import (
-    Accounts,
+    Authenticator,
     Core,
     Directory,
     Hold,
@@ -34,10 +34,9 @@ from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, READ_AHEAD
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
 
 
-class TLSTransport(TypingProtocol):
+class _Transport(TypingProtocol):
     """What a connection uses of its transport: Twisted's TLS over TCP."""
 
-    # ruff: noqa: D102 - Twisted documents them.
     def write(self, data: bytes, /) -> None: ...
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
@@ -67,7 +66,7 @@ class PacketReceiver(Protocol):
     :param clock: what puts off the next packets to the next turn of the reactor
     """
 
-    transport: TLSTransport  # type: ignore[assignment]
+    transport: _Transport  # type: ignore[assignment]
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -138,7 +137,7 @@ class ChatProtocol(PacketReceiver):
 
     It is the producer of its transport, and so hears when too much waits to be sent.
 
-    :param accounts: who may use the server
+    :param authenticator: who may use the server
     :param directory: who is online
     :param connections: who keeps count of this one
     :param clock: where deadlines run
@@ -149,14 +148,15 @@ class ChatProtocol(PacketReceiver):
 
     def __init__(
         self,
-        accounts: Accounts,
+        authenticator: Authenticator,
         directory: Directory,
         connections: Connections,
         clock: IReactorTime,
         stall_timeout: float,
     ) -> None:
         super().__init__(clock)
-        self._core = Core(self, accounts, directory, address="")
+        self.address = ""
+        self._core = Core(self, authenticator, directory)
         self._conversation = converse(self._core)
         self._stall_timeout = stall_timeout
         self._stall_watch = StallWatch(
@@ -166,19 +166,19 @@ class ChatProtocol(PacketReceiver):
         self._deadline: IDelayedCall | None = None
         self._is_secure = False
         self._is_closed = False
-        self._is_lost = False
+        self._is_gone = False
 
     def __str__(self) -> str:
         """Return for a log line who the client is, as far as that is known."""
-        address = self._core.address
-        return f"{self._core.name.decode()!r} ({address})" if self._core.name else address
+        name = self._core.name
+        return f"{name.decode()!r} ({self.address})" if name else self.address
 
     # --- The connection's life, as Twisted tells it -----------------------------------------
 
     def connectionMade(self) -> None:
         """Wait for the TLS handshake, but not for ever."""
         self._connections.opened(self)
-        self._core.address = describe_address(self.transport.getPeer())
+        self.address = describe_address(self.transport.getPeer())
         self._log.info("Client connected: {client}", client=str(self))
         self._set_deadline(HANDSHAKE_TIMEOUT)
 
@@ -187,7 +187,7 @@ class ChatProtocol(PacketReceiver):
         self._is_secure = True
         self._cancel_deadline()
         # Behind a proxy only now it is known where the client is.
-        self._core.address = describe_address(self.transport.getPeer())
+        self.address = describe_address(self.transport.getPeer())
         self._log.info(
             "Handshake done: {client}, {version}",
             client=str(self),
@@ -200,29 +200,49 @@ class ChatProtocol(PacketReceiver):
 
     def packetReceived(self, packet: Packet) -> None:
         """Let the conversation answer."""
-        packet_received(self._conversation, packet)
+        try:
+            packet_received(self._conversation, packet)
+        except Exception:
+            self._log.failure("Cut off, a fault of the server's: {client}", client=str(self))
+            self._decoder.stop()
+            self.transport.abortConnection()
 
     def badPacketReceived(self, reason: str) -> None:
         """Let the conversation end."""
         self._log.warn("Bad packet: {client}, {reason}", client=str(self), reason=reason)
         self._conversation.bad_packet()
 
+    def goodbyeReceived(self) -> None:
+        """The client sends nothing more: it is gone, whether it still reads or not."""
+        if not (self._is_gone or self._is_closed):
+            self._end()
+            # Else the transport would resume its producer, and forget to close, once all is sent.
+            self.transport.unregisterProducer()
+            self._set_deadline(CLOSE_TIMEOUT)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Handle the packets that came before the end, then end the conversation."""
-        self._is_lost = True
+        """The connection is gone."""
         self._cancel_deadline()
-        self._stall_watch.stop()
-        # They don't wait for a reader: whom they are for is told right after them that
-        # this client is gone. Only what hangs on an outcome is beyond handling.
-        self._holds &= {Hold.OUTCOME}
-        self._deliver()
-        self._conversation.connection_lost()
+        try:
+            self._end()
+        finally:
+            self._connections.ended(self)
         end = describe_end(reason)
         if self._is_secure:
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
         else:
             self._log.error("Handshake failed: {client}, {end}", client=str(self), end=end)
-        self._connections.ended(self)
+
+    def _end(self) -> None:
+        """Handle the packets that came before the end, then end the conversation."""
+        self._is_gone = True
+        self._stall_watch.stop()
+        # They don't wait for a reader: whom they are for is told right after them that
+        # this client is gone. Only what hangs on an outcome is beyond handling.
+        self._holds &= {Hold.OUTCOME}
+        self._deliver()
+        self._decoder.stop()
+        self._conversation.connection_lost()
 
     def shut_down(self) -> None:
         """End the connection: the server is going down."""
@@ -235,27 +255,31 @@ class ChatProtocol(PacketReceiver):
 
     def send(self, packet: Packet) -> None:
         """See `Wire`."""
-        if not (self._is_closed or self._is_lost):
+        if not (self._is_closed or self._is_gone):
             self.sendPacket(packet)
             self._stall_watch.start()
 
+    def finish(self) -> None:
+        """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off."""
+        if not self._is_gone:
+            self._decoder.stop()
+            # What still comes must be read, if only to be thrown away: the goodbye is behind it.
+            self._holds.clear()
+            self._pause_or_resume()
+            self._set_deadline(CLOSE_TIMEOUT)
+
     def close(self) -> None:
-        """See `Wire`. A client that does not close its side is cut off after `CLOSE_TIMEOUT`."""
-        if self._is_closed or self._is_lost:
-            return
-        self._is_closed = True
-        self._decoder.stop()
-        self._stall_watch.stop()
-        # What still comes must be read, if only to be thrown away: the goodbye is behind it.
-        self._holds.clear()
-        self._pause_or_resume()
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self._set_deadline(CLOSE_TIMEOUT)
+        """See `Wire`."""
+        if not (self._is_closed or self._is_gone):
+            self.finish()
+            self._is_closed = True
+            self._stall_watch.stop()
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
 
     def hold(self, reason: Hold) -> None:
         """See `Wire`. Nothing that is left of a lost connection waits for a reader."""
-        if not self._is_lost or reason is Hold.OUTCOME:
+        if not self._is_gone or reason is Hold.OUTCOME:
             super().hold(reason)
 
     # --- Back-pressure, as the transport tells it (`IPushProducer`) -------------------------
@@ -267,10 +291,6 @@ class ChatProtocol(PacketReceiver):
 
     def resumeProducing(self) -> None:
         """Go on: all that waited is sent."""
-        # A transport that was to close once all is sent forgets about that while it has a
-        # producer to resume. (The client has said goodbye behind what it did not read.)
-        self.transport.unregisterProducer()
-        self.transport.registerProducer(self, True)
         self._conversation.drained()
         self.release(Hold.BACKLOG)
 
@@ -288,6 +308,7 @@ class ChatProtocol(PacketReceiver):
         self.transport.abortConnection()
 
     def _set_deadline(self, seconds: float) -> None:
+        self._cancel_deadline()
         self._deadline = self._clock.callLater(seconds, self._expire)
 
     def _cancel_deadline(self) -> None:

@@ -13,16 +13,17 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
-from twisted.python.usage import UsageError
 
 from chatserver import __version__
 from chatserver.accounts import Accounts
-from chatserver.admission import Admission
-from chatserver.certificates import CertificateError, ServerCertificate, load_or_create
-from chatserver.database import DatabaseUnusableError, Store, make_engine, parse_url, prepare
+from chatserver.authenticator import AccountAuthenticator
+from chatserver.certificates import ServerCertificate, load_or_create
+from chatserver.database import Store, make_engine, parse_url, prepare
+from chatserver.directory import LocalDirectory
+from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
-from chatserver.listening import ListenError, listen
-from chatserver.log import LogFileError, make_observer, open_log_file
+from chatserver.listening import listen
+from chatserver.log import Writable, make_observer, open_log_file
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import describe_address
@@ -42,13 +43,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
     try:
         return _make_service(options, reactor)
-    except (
-        CertificateError,
-        DatabaseUnusableError,
-        ListenError,
-        LogFileError,
-        UsageError,
-    ) as error:
+    except OperatorError as error:
         raise SystemExit(f"asyncchat: {error}") from None
 
 
@@ -69,12 +64,12 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     prepare(database)
     accounts = Accounts(reactor, Store(make_engine(database)), Passwords(options["argon2"]))
     factory = ChatFactory(
-        Admission(accounts, options["min-password-length"]),
+        AccountAuthenticator(accounts, options["min-password-length"]),
+        LocalDirectory(reactor, options["invitation-timeout"]),
         reactor,
-        options["invitation-timeout"],
-        options["stall-timeout"],
+        stall_timeout=options["stall-timeout"],
     )
-    port = listen(reactor, options["port"], certificate.options, factory)
+    port = listen(reactor, options["port"], certificate.tls_options, factory)
     return ChatService(
         reactor=reactor,
         port=port,
@@ -88,11 +83,11 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
 
 def _make_log(options: Options) -> ILogObserver:
     """Return what writes the log: to its file, and under ``twistd -n`` to the terminal."""
-    files: list[Any] = []
+    files: list[Writable] = []
     if options["log-file"] != NO_LOG_FILE:
         files.append(open_log_file(os.path.abspath(options["log-file"])))
     elif _is_daemon(options):
-        raise LogFileError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
+        raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
     if _runs_under_twistd(options) and not _is_daemon(options):
         files.append(sys.stdout)
     return make_observer(files)
@@ -101,22 +96,22 @@ def _make_log(options: Options) -> ILogObserver:
 def _check_twistd(options: Options) -> None:
     """Refuse what twistd would only do, or fail to do, after this server is put together.
 
-    :raises UsageError: an option of twistd's can't be had.
+    :raises OperatorError: an option of twistd's can't be had.
     """
     twistd = options.parent
     if twistd is None:
         return
     for option in ("chroot", "uid", "gid"):
         if twistd.get(option) is not None:
-            raise UsageError(
+            raise OperatorError(
                 f"twistd --{option} takes effect after the server's files are opened; "
                 "start twistd as the user, and where, the server is to run"
             )
     if not os.access(twistd.get("rundir", "."), os.X_OK):
-        raise UsageError(f"twistd --rundir {twistd['rundir']}: is no folder that can be entered")
+        raise OperatorError(f"twistd --rundir {twistd['rundir']}: is no folder that can be entered")
     pid_file = twistd.get("pidfile")
     if pid_file and not os.access(os.path.dirname(pid_file) or ".", os.W_OK | os.X_OK):
-        raise UsageError(
+        raise OperatorError(
             f"{pid_file}: twistd can't write its pid file there; start it in another folder, "
             "or give twistd --pidfile, empty for none"
         )
@@ -180,10 +175,10 @@ class ChatService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._accounts.start()
         # Not before: twist begins its log in between, and tells it again what was told so far.
-        self._reactor.callWhenRunning(self._tell_log)
+        self._reactor.callWhenRunning(self._begin_log)
 
-    def _tell_log(self) -> None:
-        """Say in the log what clients need to know."""
+    def _begin_log(self) -> None:
+        """Begin the log with what clients need to know."""
         if not self._has_log_of_its_own:
             globalLogPublisher.addObserver(self._observer)
         self._log.info(
@@ -203,9 +198,11 @@ class ChatService(Service):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop: take no more clients, end the connections, then the threads."""
         super().stopService()  # type: ignore[no-untyped-call]
-        yield maybeDeferred(self.port.stopListening)
-        yield self._factory.shut_down()
-        yield self._accounts.stop()
-        self._log.info("AsyncChatServer stopped")
-        if not self._has_log_of_its_own:
-            globalLogPublisher.removeObserver(self._observer)
+        try:
+            yield maybeDeferred(self.port.stopListening)
+            yield self._factory.shut_down()
+        finally:
+            yield self._accounts.stop()
+            self._log.info("AsyncChatServer stopped")
+            if not self._has_log_of_its_own:
+                globalLogPublisher.removeObserver(self._observer)

@@ -17,14 +17,16 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.certificates import load_or_create
 from chatserver.conversation import Conversation
+from chatserver.directory import LocalDirectory
 from chatserver.factory import ChatFactory
+from chatserver.limits import INVITATION_TIMEOUT, STALL_TIMEOUT
 from chatserver.packets import Command, ErrorCode, Packet, PacketDecoder, encode
+from chatserver.tls import add_tls
 
 
 @cache
@@ -33,10 +35,10 @@ def server_tls() -> CertificateOptions:
     with TemporaryDirectory() as folder:
         paths = os.path.join(folder, "server.crt"), os.path.join(folder, "server.key")
         certificate, _ = load_or_create(*paths, None, datetime.now(UTC))
-    return certificate.options
+    return certificate.tls_options
 
 
-class MemoryAdmission:
+class MemoryAuthenticator:
     """Lets in everybody whose password is ``password``, at once or when the test says so."""
 
     def __init__(self) -> None:
@@ -233,11 +235,16 @@ class MemoryClient:
 class MemoryServer:
     """A server and its clients, and the network between them."""
 
-    def __init__(self, **options: float) -> None:
+    def __init__(
+        self,
+        invitation_timeout: float = INVITATION_TIMEOUT,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> None:
         self.clock = Clock()
-        self.admission = MemoryAdmission()
-        self.factory = ChatFactory(self.admission, self.clock, **options)
-        self.tls_factory = TLSMemoryBIOFactory(server_tls(), False, self.factory, self.clock)
+        self.authenticator = MemoryAuthenticator()
+        self.online = LocalDirectory(self.clock, invitation_timeout)
+        self.factory = ChatFactory(self.authenticator, self.online, self.clock, stall_timeout)
+        self.tls_factory = add_tls(self.factory, server_tls(), self.clock)
         self.clients: list[MemoryClient] = []
 
     def connect(self, handshake: bool = True) -> MemoryClient:

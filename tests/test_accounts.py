@@ -256,7 +256,7 @@ class AccountsTests:
         database; what waits is done, and then there is room again.
         """
         await self.accounts.stop()
-        accounts = self.make_accounts(hashing_threads=1, hashing_queue=2)
+        accounts = self.make_accounts(hashing_threads=1, max_under_way=2)
         accounts.start()
         self.passwords.gate.clear()
         waiting = [accounts.register(ALICE), accounts.register(BOB)]
@@ -273,7 +273,7 @@ class AccountsTests:
     async def test_refused_give_their_place_back(self) -> None:
         """What fails gives its place back too."""
         await self.accounts.stop()
-        accounts = self.make_accounts(hashing_queue=1)
+        accounts = self.make_accounts(max_under_way=1)
         accounts.start()
         await accounts.register(ALICE)
         for _ in range(3):
@@ -283,7 +283,7 @@ class AccountsTests:
     async def test_cancel(self) -> None:
         """Who cancels is not told any more; the work is finished, and its place is held as long."""
         await self.accounts.stop()
-        accounts = self.make_accounts(hashing_queue=1)
+        accounts = self.make_accounts(max_under_way=1)
         accounts.start()
         self.passwords.gate.clear()
         answer = accounts.register(ALICE)

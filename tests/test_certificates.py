@@ -135,7 +135,7 @@ def connect_tls(client: SSL.Context, server: ServerCertificate) -> tuple[Any, An
 
     :raises SSL.Error: the server or the client refuses.
     """
-    ours = SSL.Connection(server.options.getContext(), None)
+    ours = SSL.Connection(server.tls_options.getContext(), None)
     theirs = SSL.Connection(client, None)
     ours.set_accept_state()
     theirs.set_connect_state()
@@ -178,7 +178,7 @@ def connect_python(context: ssl.SSLContext, server: ServerCertificate, host: str
     """
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(to_client, to_server, server_hostname=host)
-    ours = SSL.Connection(server.options.getContext(), None)
+    ours = SSL.Connection(server.tls_options.getContext(), None)
     ours.set_accept_state()
     for _ in range(5):
         try:
@@ -427,7 +427,7 @@ class TrustTests(Case):
             return wrapper.buildProtocol(None)
 
         client = tls(optionsForClientTLS("localhost", trustRoot=trust), True, Client)
-        server = tls(self.server.options, False, Echo)
+        server = tls(self.server.tls_options, False, Echo)
         pump = connect(server, FakeTransport(server, True), client, FakeTransport(client, False))
         for _ in range(3):
             pump.flush()
@@ -465,7 +465,7 @@ class TrustTests(Case):
                 accepted, _ = listener.accept()
                 with accepted:
                     accepted.setblocking(True)
-                    ours = SSL.Connection(self.server.options.getContext(), accepted)
+                    ours = SSL.Connection(self.server.tls_options.getContext(), accepted)
                     ours.set_accept_state()
                     ours.do_handshake()
                     output, _ = client.communicate(timeout=10)

@@ -13,7 +13,14 @@ from automat import NoTransition
 from twisted.trial.unittest import TestCase
 
 from chatserver import conversation, packets
-from chatserver.conversation import Conversation, Core, Hold, converse, packet_received
+from chatserver.conversation import (
+    Conversation,
+    Core,
+    Hold,
+    Ticket,
+    converse,
+    packet_received,
+)
 from chatserver.packets import MAX_BODY, Command, ErrorCode, Packet
 
 # One row an input, one column a state. A cell has what the conversation does, and behind an
@@ -43,7 +50,8 @@ connection_lost | > closed | > closed | depart > closed | depart > closed | depa
 shut_down       | SHUTDOWN close > closed | SHUTDOWN close > closed | SHUTDOWN close > closed \
                                      | SHUTDOWN close > closed | SHUTDOWN close > closed | -
 
-admitted        | ! | enter OK release > authenticated   | ! | !                           | ! | -
+admitted        | ! | enter                              | ! | !                           | ! | -
+entered         | ! | OK release > authenticated         | ! | !                         | ! | depart
 granted         | ! | !                                  | ! | release > authenticated     | ! | -
 refused         | ! | FAILED release > unauthenticated   | ! | FAILED release > authenticated | ! | -
 invited         | ! | !  | FIND_PEER                     | FIND_PEER                       | ! | -
@@ -63,6 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "connection_lost": (),
     "shut_down": (),
     "admitted": (b"alice",),
+    "entered": (),
     "granted": (Command.FIND_PEER,),
     "refused": (Command.FIND_PEER, ErrorCode.FAILED),
     "invitation_ended": (ErrorCode.DECLINED,),
@@ -85,7 +94,9 @@ class World:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.packets: list[Packet] = []
-        self.conversation = converse(Core(self, self, self, "address"))
+        self.tickets: list[Ticket] = []
+        self.address = "address"
+        self.conversation = converse(Core(self, self, self))
 
     def take_calls(self) -> list[str]:
         """Return the calls since the last time."""
@@ -100,6 +111,9 @@ class World:
         else:
             self.calls.append(Command(packet.command).name)
 
+    def finish(self) -> None:
+        self.calls.append("finish")
+
     def close(self) -> None:
         self.calls.append("close")
 
@@ -109,7 +123,7 @@ class World:
     def release(self, reason: Hold) -> None:
         self.calls.append("release" if reason is Hold.OUTCOME else "peer-release")
 
-    # Accounts
+    # Authenticator
     def register(self, conversation: Conversation, body: bytes, address: str) -> None:
         self.calls.append("register")
 
@@ -132,8 +146,9 @@ class World:
     def decline(self, name: bytes, other: bytes, command: Command) -> None:
         self.calls.append(f"decline:{command.name}")
 
-    def relay(self, name: bytes, text: bytes) -> None:
+    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
         self.calls.append("relay")
+        self.tickets.append(ticket)
 
     def leave(self, name: bytes) -> None:
         self.calls.append("leave")
@@ -153,6 +168,7 @@ def world_in(state: str) -> World:
         talk.log_in(b"alice:password")
     if state in ("authenticated", "deciding", "in chat"):
         talk.admitted(b"alice")
+        talk.entered()
     if state == "deciding":
         talk.find_peer(b"bob")
     if state == "in chat":
@@ -212,7 +228,7 @@ class TableTests(TestCase):
         """The table has a row for every input but those that decide on messages."""
         rows = {row.split("|")[0].strip() for row in TABLE.splitlines()} - {""}
         inputs = {name for name in vars(Conversation) if not name.startswith("_")}
-        self.assertEqual(inputs - rows, {"delivered", "lost"})
+        self.assertEqual(inputs - rows, {"delivered", "undelivered"})
 
 
 class PacketTests(TestCase):
@@ -303,8 +319,8 @@ class AnswerTests(TestCase):
         for text in (b"/exit ", b"/EXIT", b"/exi", b""):
             world.conversation.message(text)
         self.assertEqual(world.take_calls(), ["relay"] * 4)
-        for _ in range(4):
-            world.conversation.delivered()
+        for ticket in world.tickets:
+            world.conversation.delivered(ticket)
         world.take_calls()
         world.conversation.message(b"/exit")
         self.assertEqual(world.take_calls(), ["leave", "BYE", "peer-release"])
@@ -324,6 +340,7 @@ class AnswerTests(TestCase):
         world.conversation.backlogged()
         world.conversation.log_in(b"alice:password")
         world.conversation.admitted(b"alice")
+        world.conversation.entered()
         self.assertEqual(
             world.take_calls(), ["hold", "log_in", "enter", "backlogged", "OK", "release"]
         )
@@ -332,6 +349,7 @@ class AnswerTests(TestCase):
         world.conversation.drained()
         world.conversation.log_in(b"alice:password")
         world.conversation.admitted(b"alice")
+        world.conversation.entered()
         self.assertNotIn("backlogged", world.take_calls())
 
 
@@ -339,20 +357,20 @@ class OrderTests(TestCase):
     """Answers leave in the order of the packets, however late an outcome is."""
 
     def test_late_delivery(self) -> None:
-        """What comes after an undecided message is answered after it."""
+        """What comes behind a message that is not decided is answered behind it."""
         world = world_in("in chat")
         talk = world.conversation
-        talk.message(b"one")
-        talk.message(b"two")
-        talk.unknown(b"")
-        talk.message(b"three")
+        for text in (b"one", b"two", b"three"):
+            talk.message(text)
+            talk.unknown(b"")
         self.assertEqual(world.take_calls(), ["relay", "relay", "relay"])
-        talk.delivered()
-        self.assertEqual(world.take_calls(), ["OK"])
-        talk.lost()
-        self.assertEqual(world.take_calls(), ["LOST", "UNKN"])
-        talk.delivered()
-        self.assertEqual(world.take_calls(), ["OK"])
+        one, two, three = world.tickets
+        talk.delivered(one)
+        self.assertEqual(world.take_calls(), ["OK", "UNKN"])
+        talk.delivered(three)
+        self.assertEqual(world.take_calls(), [])
+        talk.undelivered(two)
+        self.assertEqual(world.take_calls(), ["LOST", "UNKN", "OK", "UNKN"])
 
     def test_unasked_does_not_wait(self) -> None:
         """What comes unasked is sent at once, and the answers follow in the next state too."""
@@ -362,18 +380,36 @@ class OrderTests(TestCase):
         talk.peer_left()
         talk.message(b"two")
         self.assertEqual(world.take_calls(), ["relay", "EXIT", "peer-release"])
-        talk.lost()
+        talk.undelivered(*world.tickets)
         self.assertEqual(world.take_calls(), ["LOST", "NOCHAT"])
 
-    def test_bad_packet_waits_for_its_place(self) -> None:
-        """BADPACKET is sent in its place, and only then the connection is closed."""
-        world = world_in("in chat")
+    def test_end_waits_for_its_place(self) -> None:
+        """The Error that ends a connection is sent behind the answers that are due, then it closes.
+
+        Nothing more is taken from the client meanwhile.
+        """
+        for end, code in (
+            (Conversation.bad_packet, "BADPACKET"),
+            (Conversation.replaced, "REPLACED"),
+            (Conversation.shut_down, "SHUTDOWN"),
+        ):
+            world = world_in("in chat")
+            talk = world.conversation
+            talk.message(b"one")
+            getattr(talk, end.__name__)()
+            departs = ["depart"] if code == "BADPACKET" else []
+            self.assertEqual(world.take_calls(), ["relay", *departs, "finish"])
+            talk.delivered(*world.tickets)
+            self.assertEqual(world.take_calls(), ["OK", code, "close"])
+
+    def test_lost_while_entering(self) -> None:
+        """A connection that is lost before the directory knows it departs as soon as it does."""
+        world = world_in("authenticating")
         talk = world.conversation
-        talk.message(b"one")
-        talk.bad_packet()
-        self.assertEqual(world.take_calls(), ["relay", "depart"])
-        talk.delivered()
-        self.assertEqual(world.take_calls(), ["OK", "BADPACKET", "close"])
+        talk.admitted(b"alice")
+        talk.connection_lost()
+        talk.entered()
+        self.assertEqual(world.take_calls(), ["enter", "depart"])
 
 
 class ImportTests(TestCase):

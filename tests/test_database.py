@@ -28,6 +28,7 @@ from chatserver.database import (
     prepare,
     reason,
 )
+from chatserver.limits import POSTGRESQL_STATEMENT_TIMEOUT
 from chatserver.passwords import StoredPassword
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS, execute, postgresql_url, sqlite_url
 
@@ -308,6 +309,13 @@ class SQLiteStoreTests(StoreTests, TestCase):
         with self.engine.begin():
             self.assertRaises(OperationalError, Store(make_engine(self.url)).add, "alice", OLD)
 
+    def test_find_beside_a_writer(self) -> None:
+        """An account is found while another program holds the lock for writing."""
+        self.patch(database, "SQLITE_BUSY_TIMEOUT", 0.0)
+        self.store.add("alice", OLD)
+        with self.engine.begin():
+            self.assertEqual(Store(make_engine(self.url)).find("alice"), OLD)
+
     def test_schema(self) -> None:
         """The accounts table is the reference server's, so that it could open the file too."""
         self.assertEqual(
@@ -355,6 +363,12 @@ class PostgreSQLStoreTests(StoreTests, TestCase):
     """The store in PostgreSQL."""
 
     make_url = postgresql_url
+
+    def test_settings(self) -> None:
+        """No question is waited for without end."""
+        with self.engine.connect() as connection:
+            timeout = connection.exec_driver_sql("SHOW statement_timeout").scalar()
+        self.assertEqual(timeout, f"{POSTGRESQL_STATEMENT_TIMEOUT}s")
 
     def test_read_only(self) -> None:
         """A database that can't be written, such as a standby, can't be used."""

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
-from chatserver.limits import HASHING_QUEUE
+from chatserver.limits import MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
 from chatserver.tap import ChatService, Options, makeService
@@ -306,11 +306,11 @@ class NetworkTests(ServerCase):
         self.assertEqual(bob.ask(Command.CHAT_REQUEST, b"alice"), error("NOPE"))
 
     @in_thread
-    def test_full_hashing_queue(self: Any) -> None:
+    def test_full_max_under_way(self: Any) -> None:
         """Past the end of the hashing queue a login hears SLOWDOWN at once, and may try again."""
         gate = Gate(self)
         clients = {client._socket: client for client in (self.connect() for _ in range(129))}
-        self.assertEqual(len(clients), HASHING_QUEUE + 1)
+        self.assertEqual(len(clients), MAX_LOGINS_UNDER_WAY + 1)
         for client in clients.values():
             # Nothing but the answer to the login is left to come then.
             self.assertEqual(client.ask(0x7F), error("UNKN"))

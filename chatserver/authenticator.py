@@ -32,8 +32,8 @@ _CODES: dict[type[AccountsError], ErrorCode] = {
 """How a client is told of an error; of any other by FAILED."""
 
 
-class Admission:
-    """Says for the conversations, as their `Accounts`, who may use the server.
+class AccountAuthenticator:
+    """The `Authenticator` of the conversations that goes by the accounts.
 
     :param accounts: where the accounts are kept
     :param min_password_length: bytes that a new password must have at least
