@@ -189,7 +189,7 @@ class ProtocolPageTests(TestCase):
     def test_example_is_what_the_server_says(self) -> None:
         """Played against a server, the example's clients get what it says, in its order."""
         server = MemoryServer()
-        server.admission.is_slow = True
+        server.authenticator.is_slow = True
         clients = defaultdict(server.connect)
         expected = defaultdict(list)
         for who, direction, packet, _ in example():
@@ -199,9 +199,9 @@ class ProtocolPageTests(TestCase):
                 self.assertEqual(clients[who].packets[: len(expected[who])], expected[who])
                 continue
             clients[who].send(packet)
-            for conversation, _, body in server.admission.waiting:
+            for conversation, _, body in server.authenticator.waiting:
                 conversation.admitted(body.partition(b":")[0])
-            server.admission.waiting.clear()
+            server.authenticator.waiting.clear()
             server.run()
         self.assertEqual({who: client.packets for who, client in clients.items()}, expected)
 
