@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows, where only Twisted's buffers are known.
+    ioctl = None  # type: ignore[assignment]
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -15,40 +23,59 @@ from chatserver.limits import STALL_LOOKS
 class SendingPosition:
     """Where a transport is in sending what waits.
 
-    :ivar buffer_size: bytes in the buffer that is being sent
-    :ivar offset: how many of them are sent
+    :ivar buffer_size: bytes in the buffer that Twisted is handing to the operating system
+    :ivar offset: how many of them it has
     :ivar behind: what was written since, and has not gone into that buffer yet
+    :ivar in_system: bytes that the operating system has, and the client does not
     """
 
     buffer_size: int
     offset: int
     behind: list[bytes]
+    in_system: int
+
+    def is_done(self) -> bool:
+        """Tell whether nothing waits."""
+        return not (self.behind or self.in_system or self.buffer_size > self.offset)
 
     def is_after(self, earlier: SendingPosition) -> bool:
-        """Tell whether the transport could send at all since it was at `earlier`."""
-        # It begins a new list whenever it sends the last of the buffer, and else moves on in
-        # it. What only was written meanwhile changes neither.
+        """Tell whether anything was sent since the transport was at `earlier`."""
+        # Twisted begins a new list whenever it sends the last of the buffer, and else moves on
+        # in it. What only was written meanwhile changes neither.
         return (
             self.behind is not earlier.behind
             or self.offset != earlier.offset
             or self.buffer_size != earlier.buffer_size
+            or self.in_system != earlier.in_system
         )
 
 
 def sending_position(transport: Any) -> SendingPosition | None:
-    """Return where `transport`, TLS over TCP, is in sending what waits, or None if nothing does.
+    """Return where `transport`, TLS over TCP, is in sending, or None if it can't be known.
 
     A transport tells when all is sent, but not that some is: a reader that is slow would look
     like one that has stalled. So this reads what `twisted.internet.abstract` keeps; the TLS layer
-    passes the names through. Where they are missing nothing is known to wait.
+    passes the names through. The operating system's own queue counts as well: it takes no more
+    from Twisted before a good part of it, often megabytes, has gone to the client.
     """
     try:
-        position = SendingPosition(
-            len(transport.dataBuffer), transport.offset, transport._tempDataBuffer
+        return SendingPosition(
+            len(transport.dataBuffer),
+            transport.offset,
+            transport._tempDataBuffer,
+            _bytes_in_system(transport.fileno()),
         )
     except AttributeError:
         return None
-    return position if position.behind or position.buffer_size > position.offset else None
+
+
+def _bytes_in_system(descriptor: int) -> int:
+    """Return how many bytes of a socket are not sent, or not acknowledged; 0 if unknown."""
+    if ioctl is not None:
+        with suppress(OSError, ValueError):  # It has no such queue, or is no descriptor any more.
+            (size,) = struct.unpack("i", ioctl(descriptor, TIOCOUTQ, bytes(4)))
+            return int(size)
+    return 0
 
 
 class StallWatch:
@@ -92,7 +119,7 @@ class StallWatch:
     def _look(self) -> None:
         self._next_look = None
         position = self._position()
-        if position is None:
+        if position is None or position.is_done():
             return
         if self._last is None or position.is_after(self._last):
             self._looks_left = STALL_LOOKS

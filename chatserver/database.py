@@ -21,7 +21,6 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
-    SQLAlchemyError,
 )
 
 from chatserver.errors import OperatorError
@@ -207,6 +206,8 @@ def prepare(url: sa.URL) -> None:
 
     :raises DatabaseUnusableError: it cannot be reached, written or upgraded, or is not ours.
     """
+    if _is_sqlite(url):
+        _check_writable(str(url.database))
     created = _is_sqlite(url) and _create_file(str(url.database))
     try:
         _create_or_upgrade(url)
@@ -214,6 +215,14 @@ def prepare(url: sa.URL) -> None:
         if created:
             os.remove(str(url.database))
         raise
+
+
+def _check_writable(path: str) -> None:
+    """Raise `DatabaseUnusableError` if a file of the database that is there can't be written."""
+    # SQLite would leave more such files behind, which then stand in the way as well.
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(each) and not os.access(each, os.R_OK | os.W_OK):
+            raise DatabaseUnusableError(f"{each} cannot be written: let the server's user own it")
 
 
 def _create_file(path: str) -> bool:
@@ -235,18 +244,21 @@ def _create_file(path: str) -> bool:
 
 
 def _create_or_upgrade(url: sa.URL) -> None:
-    engine = make_engine(url)
     try:
-        with engine.begin() as connection:
-            upgrade(connection)
-        # Only now: nothing was changed in a file that turned out to be somebody else's.
-        if _is_sqlite(url):
-            _make_private(str(url.database))
-            _set_write_ahead_log(engine)
-    except (SQLAlchemyError, sqlite3.Error) as error:
+        engine = make_engine(url)
+        try:
+            with engine.begin() as connection:
+                upgrade(connection)
+            # Only now: nothing was changed in a file that turned out to be somebody else's.
+            if _is_sqlite(url):
+                _make_private(str(url.database))
+                _set_write_ahead_log(engine)
+        finally:
+            engine.dispose()
+    except DatabaseUnusableError:
+        raise
+    except Exception as error:  # A URL's options go to the driver, which says no in many ways.
         raise DatabaseUnusableError(_explain(url, error)) from None
-    finally:
-        engine.dispose()
 
 
 def _make_private(path: str) -> None:
@@ -373,7 +385,7 @@ _SQLITE_REASONS = {
 }
 
 
-def _explain(url: sa.URL, error: SQLAlchemyError | sqlite3.Error) -> str:
+def _explain(url: sa.URL, error: Exception) -> str:
     """Return in one line what is wrong with the database and what to do."""
     where = describe(url)
     if not _is_sqlite(url):
@@ -396,18 +408,21 @@ def _is_sqlite(url: sa.URL) -> bool:
 class Store:
     """The accounts in the database behind `engine`, which `prepare` has made ready.
 
-    Each method is one transaction, on the disk when it returns, and raises SQLAlchemyError
-    when the database fails.
+    Each method is one transaction, on the disk when it returns. It raises SQLAlchemyError when
+    the database fails, and OSError when its file is not the one any more that it was.
 
     `threads` is how many threads may use it at once.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._file = str(engine.url.database) if _is_sqlite(engine.url) else None
+        self._identity = self._identify_file()
         self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
 
     def find(self, name: str) -> StoredPassword | None:
         """Return what is stored for `name`, or None when there is no such account."""
+        self._check_file()
         query = sa.select(_users.c.salt, _users.c.hash).where(_users.c.username == name)
         try:
             with self._engine.execution_options(**{_READS_ONLY: True}).begin() as connection:
@@ -421,6 +436,7 @@ class Store:
 
         :raises NameTakenError: there is one already.
         """
+        self._check_file()
         row = _users.insert().values(username=name, salt=stored.salt, hash=stored.hash)
         try:
             with self._engine.begin() as connection:
@@ -431,6 +447,7 @@ class Store:
 
     def replace(self, name: str, old: StoredPassword, new: StoredPassword) -> None:
         """Store `new` for `name`, unless something else than `old` is stored there by now."""
+        self._check_file()
         change = (
             _users.update()
             .where(
@@ -446,3 +463,18 @@ class Store:
     def close(self) -> None:
         """Close all connections. One is opened again when the store is used again."""
         self._engine.dispose()
+
+    def _identify_file(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        status = os.stat(self._file)
+        return status.st_dev, status.st_ino
+
+    def _check_file(self) -> None:
+        """Raise OSError if the file was removed or replaced: what goes into it would be lost."""
+        try:
+            is_same = self._identify_file() == self._identity
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise OSError(f"{self._file} was removed or replaced: restart the server")

@@ -17,6 +17,9 @@ READ_AHEAD = 64 * 1024
 a client is gone. As many as Twisted lets wait in a transport before it pauses the producer
 (`FileDescriptor.bufferSize`), on which back-pressure in the other direction hangs."""
 
+PACKETS_PER_TURN = 100
+"""Packets of one connection that are handled before it is the others' turn: a few milliseconds."""
+
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
 

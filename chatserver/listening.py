@@ -8,13 +8,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
@@ -47,14 +47,15 @@ def listen(
     (port,) = outcome
     if IListeningPort.providedBy(port):
         return port
-    error = port.value
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    raise ListenError(_explain(description, cause)) from error
+    if not isinstance(port, Failure):  # stdio: is an endpoint for servers, and has no port.
+        raise ListenError(f"--port {description}: no network port; give a tcp: endpoint")
+    cause = getattr(port.value, "socketError", port.value)  # As CannotListenError has it.
+    raise ListenError(_explain(description, cause)) from None
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     if description.isascii() and description.isdecimal():
-        number = int(description)
+        number = int(description[:6])  # One digit more than any port number has.
         if number > 0xFFFF:
             raise ListenError(f"--port {description}: a port number is at most 65535")
         return DualStackEndpoint(reactor, number)

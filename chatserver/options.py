@@ -120,8 +120,8 @@ class Options(TwistedOptions):
             self["argon2"] = parse_cost(self["argon2"])
         except ValueError as error:
             raise UsageError(f"--argon2: {error}") from None
-        for name in ("certificate", "private-key", "log-file", "database", "port"):
-            if not self[name]:
+        for name in ("port", "database", "certificate", "private-key", "dh-params", "log-file"):
+            if self[name] == "":
                 raise UsageError(f"--{name} needs a value")
 
     def _seconds(self, name: str) -> float:

@@ -30,7 +30,7 @@ from chatserver.conversation import (
     converse,
     packet_received,
 )
-from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, READ_AHEAD
+from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
 
 
@@ -63,7 +63,7 @@ class PacketReceiver(Protocol):
 
     While it is held it hands over none, and after `READ_AHEAD` bytes it reads none.
 
-    :param clock: what puts off the next packets to the next turn of the reactor
+    :param clock: what puts off packets to the next turn of the reactor
     """
 
     transport: _Transport  # type: ignore[assignment]
@@ -75,6 +75,7 @@ class PacketReceiver(Protocol):
         self._is_delivering = False
         self._next_delivery: IDelayedCall | None = None
         self._is_paused = False
+        self._has_ended = False
 
     def packetReceived(self, packet: Packet) -> None:
         """Override: `packet` came."""
@@ -84,6 +85,10 @@ class PacketReceiver(Protocol):
         """Override: something came that is not a packet. Nothing will come after it."""
         raise NotImplementedError
 
+    def streamEnded(self) -> None:
+        """Override: nothing more will come, and all that came is handed over."""
+        raise NotImplementedError
+
     def sendPacket(self, packet: Packet) -> None:
         """Send `packet` to the other side."""
         self.transport.write(encode(packet))
@@ -91,39 +96,68 @@ class PacketReceiver(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         self._decoder.feed(data)
+        if self._next_delivery is None:
+            self._deliver()
+        else:
+            self._pause_or_resume()
+
+    def endStream(self) -> None:
+        """Nothing more will come: hand over what has come, whoever does not read."""
+        self._has_ended = True
+        # Nobody's reading is waited for: whom the packets are for is told right behind them
+        # that the client is gone. Only what hangs on an outcome is beyond handling.
+        self._holds &= {Hold.OUTCOME}
         self._deliver()
 
     def hold(self, reason: Hold) -> None:
         """Hand over no packet until every reason for it is released."""
-        self._holds.add(reason)
+        if not self._has_ended or reason is Hold.OUTCOME:
+            self._holds.add(reason)
 
     def release(self, reason: Hold) -> None:
         """`reason` does not hold any more. If no other does, hand over what has come soon."""
         self._holds.discard(reason)
         # Soon, and not now: who releases is in the midst of something that has to end before
         # the next packet means anything. (If that is a packet itself, `_deliver` goes on.)
-        if not self._holds and not self._is_delivering and self._next_delivery is None:
+        if not self._holds and not self._is_delivering:
+            self._deliver_soon()
+
+    def _deliver_soon(self) -> None:
+        if self._next_delivery is None:
             self._next_delivery = self._clock.callLater(0, self._deliver)
 
     def _deliver(self) -> None:
-        """Hand over the packets that have come, as long as nothing holds them."""
-        if self._next_delivery is not None:
-            if self._next_delivery.active():
-                self._next_delivery.cancel()
-            self._next_delivery = None
+        """Hand over packets that have come, as long as nothing holds them, some in each turn."""
+        if self._next_delivery is not None and self._next_delivery.active():
+            self._next_delivery.cancel()
+        self._next_delivery = None
         self._is_delivering = True
         try:
-            while not self._holds and (packet := self._decoder.next_packet()) is not None:
-                self.packetReceived(packet)
+            is_all = self._deliver_some()
         except BadPacketError as error:
+            is_all = True
             self.badPacketReceived(str(error))
         finally:
             self._is_delivering = False
+        if not is_all:
+            self._deliver_soon()
+        elif self._has_ended:
+            self._decoder.stop()
+            self.streamEnded()
         self._pause_or_resume()
 
+    def _deliver_some(self) -> bool:
+        """Hand over `PACKETS_PER_TURN` packets at most. Return whether that is all for now."""
+        for _ in range(PACKETS_PER_TURN):
+            if self._holds or (packet := self._decoder.next_packet()) is None:
+                return True
+            self.packetReceived(packet)
+        return False
+
     def _pause_or_resume(self) -> None:
-        """Read from the transport, unless enough waits that can't be handed over."""
-        is_full = bool(self._holds) and len(self._decoder) > READ_AHEAD
+        """Read from the transport, unless enough waits to be handed over."""
+        is_waiting = bool(self._holds) or self._next_delivery is not None
+        is_full = is_waiting and len(self._decoder) > READ_AHEAD
         if is_full and not self._is_paused:
             self.transport.pauseProducing()
         elif self._is_paused and not is_full:
@@ -215,33 +249,28 @@ class ChatProtocol(PacketReceiver):
     def goodbyeReceived(self) -> None:
         """The client sends nothing more: it is gone, whether it still reads or not."""
         if not (self._is_gone or self._is_closed):
-            self._end()
+            self._is_gone = True
+            self._stall_watch.stop()
             # Else the transport would resume its producer, and forget to close, once all is sent.
             self.transport.unregisterProducer()
             self._set_deadline(CLOSE_TIMEOUT)
+            self.endStream()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
+        """The client is gone."""
+        self._is_gone = True
+        self._stall_watch.stop()
         self._cancel_deadline()
-        try:
-            self._end()
-        finally:
-            self._connections.ended(self)
         end = describe_end(reason)
         if self._is_secure:
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
         else:
             self._log.error("Handshake failed: {client}, {end}", client=str(self), end=end)
+        self._connections.ended(self)
+        self.endStream()
 
-    def _end(self) -> None:
-        """Handle the packets that came before the end, then end the conversation."""
-        self._is_gone = True
-        self._stall_watch.stop()
-        # They don't wait for a reader: whom they are for is told right after them that
-        # this client is gone. Only what hangs on an outcome is beyond handling.
-        self._holds &= {Hold.OUTCOME}
-        self._deliver()
-        self._decoder.stop()
+    def streamEnded(self) -> None:
+        """Let the conversation end."""
         self._conversation.connection_lost()
 
     def shut_down(self) -> None:
@@ -276,11 +305,6 @@ class ChatProtocol(PacketReceiver):
             self._stall_watch.stop()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-
-    def hold(self, reason: Hold) -> None:
-        """See `Wire`. Nothing that is left of a lost connection waits for a reader."""
-        if not self._is_gone or reason is Hold.OUTCOME:
-            super().hold(reason)
 
     # --- Back-pressure, as the transport tells it (`IPushProducer`) -------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
+from argon2.exceptions import HashingError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
@@ -62,7 +63,9 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
 
     database = parse_url(options["database"], os.getcwd())
     prepare(database)
-    accounts = Accounts(reactor, Store(make_engine(database)), Passwords(options["argon2"]))
+    passwords = Passwords(options["argon2"])
+    _try_hashing(passwords)
+    accounts = Accounts(reactor, Store(make_engine(database)), passwords)
     factory = ChatFactory(
         AccountAuthenticator(accounts, options["min-password-length"]),
         LocalDirectory(reactor, options["invitation-timeout"]),
@@ -79,6 +82,13 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         log=log,
         has_log_of_its_own=_runs_under_twistd(options),
     )
+
+
+def _try_hashing(passwords: Passwords) -> None:
+    try:
+        passwords.hash(b"")
+    except (HashingError, MemoryError) as error:
+        raise OperatorError(f"--argon2: this machine can't do that: {error}") from None
 
 
 def _make_log(options: Options) -> ILogObserver:
@@ -107,6 +117,9 @@ def _check_twistd(options: Options) -> None:
                 f"twistd --{option} takes effect after the server's files are opened; "
                 "start twistd as the user, and where, the server is to run"
             )
+    if _is_daemon(options) and None in (sys.stdin, sys.stdout, sys.stderr):
+        # Files opened from here on would take their numbers, and twistd closes those.
+        raise OperatorError("a standard stream is closed; start the daemon with </dev/null, or so")
     if not os.access(twistd.get("rundir", "."), os.X_OK):
         raise OperatorError(f"twistd --rundir {twistd['rundir']}: is no folder that can be entered")
     pid_file = twistd.get("pidfile")
