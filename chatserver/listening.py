@@ -49,7 +49,8 @@ def listen(
         return port
     if not isinstance(port, Failure):  # stdio: is an endpoint for servers, and has no port.
         raise ListenError(f"--port {description}: no network port; give a tcp: endpoint")
-    cause = getattr(port.value, "socketError", port.value)  # As CannotListenError has it.
+    # CannotListenError has the socket's own.
+    cause: Exception = getattr(port.value, "socketError", port.value)
     raise ListenError(_explain(description, cause)) from None
 
 
