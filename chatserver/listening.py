@@ -49,9 +49,9 @@ def listen(
         return port
     if not isinstance(port, Failure):  # stdio: is an endpoint for servers, and has no port.
         raise ListenError(f"--port {description}: no network port; give a tcp: endpoint")
-    # CannotListenError has the socket's own.
-    cause: Exception = getattr(port.value, "socketError", port.value)
-    raise ListenError(_explain(description, cause)) from None
+    # CannotListenError carries the socket's own.
+    error = getattr(port.value, "socketError", port.value)
+    raise ListenError(_explain(description, error)) from None
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -107,7 +107,7 @@ class DualStackEndpoint:
             return port
 
 
-def _explain(description: str, error: BaseException) -> str:
+def _explain(description: str, error: object) -> str:
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
         return f"--port {description}: in use; stop the server that has it, or give another --port"
