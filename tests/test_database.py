@@ -309,6 +309,19 @@ class SQLiteStoreTests(StoreTests, TestCase):
         with self.engine.begin():
             self.assertRaises(OperationalError, Store(make_engine(self.url)).add, "alice", OLD)
 
+    def test_file_replaced(self) -> None:
+        """When the file is removed or replaced, nothing is told to be stored in it any more."""
+        self.store.add("alice", OLD)
+        os.rename(str(self.url.database), self.mktemp())
+        prepare(self.url)
+        for use in (
+            lambda: self.store.add("bob", OLD),
+            lambda: self.store.find("alice"),
+            lambda: self.store.replace("alice", OLD, NEW),
+        ):
+            error = self.assertRaises(OSError, use)
+            self.assertIn("removed or replaced: restart the server", str(error))
+
     def test_find_beside_a_writer(self) -> None:
         """An account is found while another program holds the lock for writing."""
         self.patch(database, "SQLITE_BUSY_TIMEOUT", 0.0)

@@ -10,10 +10,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, READ_AHEAD
+from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD
 from chatserver.log import format_line
 from chatserver.packets import MAX_BODY, Command, Packet, encode
-from chatserver.protocol import describe_address
+from chatserver.protocol import ChatProtocol, describe_address
 from tests.memory import MemoryClient, MemoryServer
 
 OK = Packet(Command.ACK, b"OK")
@@ -386,6 +386,30 @@ class BackPressureTests(ServerCase):
         self.assertTrue(bob.transport.connected)
         self.server.advance(0.125)
         self.assertFalse(bob.transport.connected)
+
+
+class FairnessTests(ServerCase):
+    """Clients that send much."""
+
+    def test_turns(self) -> None:
+        """Of many packets of one client only some are handled in a turn of the reactor."""
+        client = self.server.log_in("alice")
+        handled: list[Packet] = []
+        self.patch(ChatProtocol, "packetReceived", lambda _, packet: handled.append(packet))
+        client._tls.sendall(encode(UNKNOWN) * PACKETS_PER_TURN * 3)
+        client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
+        self.assertEqual(len(handled), PACKETS_PER_TURN)
+        self.server.run()
+        self.assertEqual(len(handled), PACKETS_PER_TURN * 3)
+
+    def test_many_packets_before_the_end(self) -> None:
+        """All packets of one that is gone are handled, in turns, before the others hear so."""
+        alice, bob = self.open_chat()
+        count = PACKETS_PER_TURN * 3
+        alice._tls.sendall(encode(message(b"hello")) * count)
+        alice.transport.protocol.dataReceived(alice._tls.bio_read(2**16))
+        alice.reset()
+        self.assertEqual(bob.take(), [*[message(b"alice: hello")] * count, EXIT])
 
 
 class FaultTests(ServerCase):
