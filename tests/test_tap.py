@@ -21,7 +21,6 @@ from chatserver.passwords import Passwords
 from chatserver.tap import Options, makeService
 from tests.memory import server_tls
 
-
 DAEMON: dict[str, Any] = {"nodaemon": False, "debug": False, "pidfile": ""}
 """twistd's options for a daemon."""
 
