@@ -7,14 +7,17 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import (
+    StandardIOEndpoint,
+    TCP4ServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
@@ -47,8 +50,6 @@ def listen(
     (port,) = outcome
     if IListeningPort.providedBy(port):
         return port
-    if not isinstance(port, Failure):  # stdio: is an endpoint for servers, and has no port.
-        raise ListenError(f"--port {description}: no network port; give a tcp: endpoint")
     # CannotListenError carries the socket's own.
     error = getattr(port.value, "socketError", port.value)
     raise ListenError(_explain(description, error)) from None
@@ -72,6 +73,8 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             f"--port {description}: neither a port number nor an endpoint description "
             f"such as tcp:5555:interface=127.0.0.1 ({error})"
         ) from error
+    if isinstance(endpoint, StandardIOEndpoint):  # It is one for servers, and has no port.
+        raise ListenError(f"--port {description}: is no port; give a tcp: endpoint")
     return endpoint
 
 
