@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -80,7 +81,7 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         factory=factory,
         accounts=accounts,
         log=log,
-        has_log_of_its_own=_runs_under_twistd(options),
+        runs_under_twistd=_runs_under_twistd(options),
     )
 
 
@@ -152,8 +153,8 @@ class ChatService(Service):
     :param factory: makes its connections
     :param accounts: who may use it
     :param log: where its log goes
-    :param has_log_of_its_own: whether twistd lets the server's be the only log. Elsewhere the
-        process has one already, and the server's is added to it.
+    :param runs_under_twistd: twistd lets the server's be the only log, and leaves the signals to
+        it. Elsewhere the process has a log already, and the server's is added to it.
     """
 
     _log = Logger()
@@ -167,7 +168,7 @@ class ChatService(Service):
         factory: ChatFactory,
         accounts: Accounts,
         log: ILogObserver,
-        has_log_of_its_own: bool,
+        runs_under_twistd: bool,
     ) -> None:
         self._reactor = reactor
         self.port = port
@@ -175,12 +176,12 @@ class ChatService(Service):
         self._factory = factory
         self._accounts = accounts
         self._observer = log
-        self._has_log_of_its_own = has_log_of_its_own
+        self._runs_under_twistd = runs_under_twistd
 
     def setServiceParent(self, parent: Any) -> None:
         """Join `parent`, an application. twistd takes its log observer from there."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
-        if self._has_log_of_its_own and isinstance(parent, Componentized):
+        if self._runs_under_twistd and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
 
     def startService(self) -> None:
@@ -192,7 +193,7 @@ class ChatService(Service):
 
     def _begin_log(self) -> None:
         """Begin the log with what clients need to know."""
-        if not self._has_log_of_its_own:
+        if not self._runs_under_twistd:
             globalLogPublisher.addObserver(self._observer)
         self._log.info(
             "AsyncChatServer {version} listens on {address}",
@@ -211,11 +212,15 @@ class ChatService(Service):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop: take no more clients, end the connections, then the threads."""
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._runs_under_twistd:
+            # Who asks a second time does not want to wait: it ends the process at once.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
         try:
             yield maybeDeferred(self.port.stopListening)
             yield self._factory.shut_down()
         finally:
             yield self._accounts.stop()
             self._log.info("AsyncChatServer stopped")
-            if not self._has_log_of_its_own:
+            if not self._runs_under_twistd:
                 globalLogPublisher.removeObserver(self._observer)

@@ -246,6 +246,17 @@ class ForegroundTests(ProcessTestCase):
         self.assertEqual(-signal.SIGTERM, server.process.wait(TIMEOUT))
         self.assertNotIn("Traceback", server.log)
 
+    def test_second_sigterm(self) -> None:
+        """A second SIGTERM does not wait for a client that stays, and ends it at once."""
+        server = self.start()
+        with Client(server.wait_for_port(lambda: server.log)):
+            server.process.terminate()
+            until(lambda: "Closed)" in server.log, "the port to close")
+            self.assertIsNone(server.process.poll())
+            self.assertEqual(-signal.SIGTERM, server.terminate())
+        self.assertNotIn("AsyncChatServer stopped", server.log)
+        self.assertNotIn("Traceback", server.log)
+
     def test_twist(self) -> None:
         """``twist asyncchat`` serves too, and has the same log in its file."""
         server = self.start(command=script("twist"))
