@@ -289,6 +289,13 @@ class Core:
     def __post_init__(self) -> None:
         self.answers = Answers(self.wire)
 
+    def ask(
+        self, question: Callable[[bytes, bytes, Command], None], other: bytes, command: Command
+    ) -> None:
+        """Ask the directory for something with `other`, and wait for the outcome."""
+        self.wire.hold(Hold.OUTCOME)
+        question(self.name, other, command)
+
     def answer_ack(self, code: AckCode) -> None:
         """Answer the newest packet with an Ack."""
         self.answers.now(Packet(Command.ACK, code))
@@ -431,33 +438,27 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
     @authenticated.upon(Conversation.find_peer).to(deciding)
     def invite_silently(c: Conversation, core: Core, invitee: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.invite(core.name, invitee, Command.FIND_PEER)
+        core.ask(core.directory.invite, invitee, Command.FIND_PEER)
 
     @authenticated.upon(Conversation.chat_request).to(deciding)
     def invite(c: Conversation, core: Core, invitee: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.invite(core.name, invitee, Command.CHAT_REQUEST)
+        core.ask(core.directory.invite, invitee, Command.CHAT_REQUEST)
 
     @authenticated.upon(Conversation.ack).to(deciding)
     def accept_silently(c: Conversation, core: Core, inviter: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.accept(core.name, inviter, Command.ACK)
+        core.ask(core.directory.accept, inviter, Command.ACK)
 
     @authenticated.upon(Conversation.chat_accept).to(deciding)
     def accept(c: Conversation, core: Core, inviter: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.accept(core.name, inviter, Command.CHAT_ACCEPT)
+        core.ask(core.directory.accept, inviter, Command.CHAT_ACCEPT)
 
     @authenticated.upon(Conversation.error).to(deciding)
     def decline_silently(c: Conversation, core: Core, inviter: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.decline(core.name, inviter, Command.ERROR)
+        core.ask(core.directory.decline, inviter, Command.ERROR)
 
     @authenticated.upon(Conversation.chat_decline).to(deciding)
     def decline(c: Conversation, core: Core, other: bytes) -> None:
-        core.wire.hold(Hold.OUTCOME)
-        core.directory.decline(core.name, other, Command.CHAT_DECLINE)
+        core.ask(core.directory.decline, other, Command.CHAT_DECLINE)
 
     @deciding.upon(Conversation.granted).to(authenticated)
     def answer_granted(c: Conversation, core: Core, command: Command) -> None:
