@@ -420,7 +420,8 @@ class ImportTests(TestCase):
         allowed = {
             packets: {"__future__", "struct", "dataclasses", "enum", "zlib"},
             conversation: {
-                "__future__", "collections", "collections.abc", "dataclasses", "enum", "typing",
+                "__future__", "collections", "collections.abc", "dataclasses", "enum", "functools",
+                "typing",
                 "automat", "chatserver.packets",
             },
         }  # fmt: skip
