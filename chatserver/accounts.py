@@ -83,7 +83,7 @@ class Workers:
 class Accounts:
     """Registers and logs in.
 
-    A Deferred that is cancelled only stops telling: what was begun is finished.
+    Cancelling a Deferred does not stop the work: only nobody is told of its end.
 
     :param store: must be ready to be used; `stop` closes it.
     :param hashing_threads: how many hash at once; by default one a core, since that is all

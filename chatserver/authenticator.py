@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from chatserver.accounts import (
     Accounts,
@@ -49,50 +48,65 @@ class AccountAuthenticator:
         """Make the account that `body` asks for."""
         try:
             credentials = for_registration(body, self._min_password_length)
-        except MalformedCredentialsError:
-            conversation.refused(Command.REGISTER, ErrorCode.MALFORMED)
+        except MalformedCredentialsError as error:
+            self._refuse(conversation, Command.REGISTER, ErrorCode.MALFORMED, address, error)
         else:
-            deciding = self._accounts.register(credentials)
-            self._decide(conversation, Command.REGISTER, credentials, address, deciding)
+            registering = self._accounts.register(credentials)
+            self._decide(conversation, Command.REGISTER, credentials, address, registering)
 
     def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
         """Check the credentials in `body`."""
         try:
             credentials = for_login(body)
-        except MalformedCredentialsError:
-            conversation.refused(Command.LOGIN, ErrorCode.MALFORMED)
+        except MalformedCredentialsError as error:
+            self._refuse(conversation, Command.LOGIN, ErrorCode.MALFORMED, address, error)
         else:
-            deciding = self._accounts.log_in(credentials)
-            self._decide(conversation, Command.LOGIN, credentials, address, deciding)
+            logging_in = self._accounts.log_in(credentials)
+            self._decide(conversation, Command.LOGIN, credentials, address, logging_in)
 
-    @inlineCallbacks
     def _decide(
         self,
         conversation: Conversation,
         command: Command,
         credentials: Credentials,
         address: str,
-        deciding: Deferred[None],
-    ) -> Generator[Deferred[None], None, None]:
-        """Tell `conversation` what became of `command`, and the log as well."""
+        outcome: Deferred[None],
+    ) -> None:
+        """Tell `conversation`, and the log, what `outcome` is once it is there."""
         client = f"{credentials.name!r} ({address})"
-        try:
-            yield deciding
-        except AccountsError as error:
-            code = _CODES.get(type(error), ErrorCode.FAILED)
-            level = LogLevel.error if code is ErrorCode.FAILED else LogLevel.warn
-            self._log.emit(
-                level,
-                "{command} refused: {client}, {reason}",
-                command=command.name.title(),
-                client=client,
-                reason=str(error),
-            )
-            conversation.refused(command, code)
-        except Exception:
-            self._log.failure("Neither admitted nor refused: {client}", client=client)
-            conversation.refused(command, ErrorCode.FAILED)
-        else:
+
+        def admit(_: None) -> None:
             if command is Command.REGISTER:
                 self._log.info("Registered: {client}", client=client)
             conversation.admitted(credentials.name.encode())
+
+        def refuse(failure: Failure) -> None:
+            error = failure.value
+            if isinstance(error, AccountsError):
+                code = _CODES.get(type(error), ErrorCode.FAILED)
+                self._refuse(conversation, command, code, client, error)
+            else:
+                self._log.failure("Neither admitted nor refused: {client}", failure, client=client)
+                conversation.refused(command, ErrorCode.FAILED)
+
+        def log_fault(failure: Failure) -> None:
+            self._log.failure("A fault of the server's: {client}", failure, client=client)
+
+        outcome.addCallbacks(admit, refuse).addErrback(log_fault)
+
+    def _refuse(
+        self,
+        conversation: Conversation,
+        command: Command,
+        code: ErrorCode,
+        client: str,
+        reason: Exception,
+    ) -> None:
+        self._log.emit(
+            LogLevel.error if code is ErrorCode.FAILED else LogLevel.warn,
+            "{command} refused: {client}, {reason}",
+            command=command.name.title(),
+            client=client,
+            reason=str(reason),
+        )
+        conversation.refused(command, code)

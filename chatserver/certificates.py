@@ -104,7 +104,7 @@ def load_or_create(
 
     :raises CertificateError: the files can't be made or can't be used.
     """
-    # A dangling link counts as there: the operator meant a certificate of his own.
+    # A dangling link counts as there: the operator meant a certificate of their own.
     missing = not os.path.lexists(certificate_path) and not os.path.lexists(key_path)
     if missing:
         create_self_signed(certificate_path, key_path, now)

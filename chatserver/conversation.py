@@ -1,13 +1,13 @@
 """The conversation of one connection: what each state answers to each packet.
 
-A conversation does no I/O. It talks to the world through the `Wire`, `Accounts` and
+A conversation does no I/O. It talks to the world through the `Wire`, `Authenticator` and
 `Directory` that it is given, and hears from it through the inputs of `Conversation`: the
 client's packets, what became of something that it asked for, and what others did.
 
 An outcome may come at once, within the call that asked for it, or later. Either way
 
-* no packet comes in between where the next one's meaning hangs on it: the states
-  `authenticating` and `deciding` hold the wire until the outcome is there;
+* no packet is handled in between when its meaning depends on the outcome: the states
+  `authenticating` and `deciding` hold the wire until that is there;
 * the answers leave in the order of the packets that they answer: `Answers` sees to it;
 * the directory keeps what others do for after the outcome: see `Directory`.
 
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 
@@ -633,11 +634,20 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     closed.upon(Conversation.message_arrived).loop().returns(None)
 
     built = machine.build()
-    # Automat 25.4 goes through all transitions at each input, which takes 20 us with as many as
-    # these, and three inputs relay one message. Once looked up, a transition takes 1 us.
-    automaton = built.__automat_automaton__
-    automaton.outputForInput = cache(automaton.outputForInput)  # type: ignore[method-assign]
+    _look_up_once(built)
     return built
+
+
+def _look_up_once(machine: Any) -> None:
+    """Let `machine` look up each transition once.
+
+    Automat 25.4 goes through all transitions at every input: 20 us with as many as these, and to
+    relay a message takes three inputs. The attribute is private to Automat; without it the
+    machine works all the same, only slower.
+    """
+    with suppress(AttributeError):
+        automaton = machine.__automat_automaton__
+        automaton.outputForInput = cache(automaton.outputForInput)
 
 
 converse = make_machine()

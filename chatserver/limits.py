@@ -13,9 +13,9 @@ STALL_LOOKS = 10
 """Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
 
 READ_AHEAD = 64 * 1024
-"""Bytes that are still read from a client whose packets have to wait: only who reads hears that
-a client is gone. As many as Twisted lets wait in a transport before it pauses the producer
-(`FileDescriptor.bufferSize`), on which back-pressure in the other direction hangs."""
+"""Bytes that are still read from a client whose packets have to wait: a connection that is not
+read does not notice that its client is gone. As many as `FileDescriptor.bufferSize`, at which
+Twisted pauses the producer in the other direction."""
 
 PACKETS_PER_TURN = 100
 """Packets of one connection that are handled before it is the others' turn: a few milliseconds."""

@@ -87,7 +87,7 @@ class DualStackEndpoint:
         self._port = port
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
-        """See `IStreamServerEndpoint`. Fails with OSError."""
+        """See `IStreamServerEndpoint`. Fails with OSError or CannotListenError."""
         if socket.has_dualstack_ipv6():
             try:
                 return succeed(self._listen_on_both(protocolFactory))
@@ -116,4 +116,6 @@ def _explain(description: str, error: object) -> str:
         return f"--port {description}: in use; stop the server that has it, or give another --port"
     if number == errno.EACCES:
         return f"--port {description}: not permitted to listen there; give a --port above 1023"
-    return f"--port {description}: can't listen there: {error}"
+    if number == errno.EADDRNOTAVAIL:
+        return f"--port {description}: this machine has no such address; give one that it has"
+    return f"--port {description}: can't listen there: {error}; give another --port"

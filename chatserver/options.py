@@ -18,7 +18,7 @@ from chatserver.log import DEFAULT_LOG_FILE
 from chatserver.passwords import DEFAULT_COST, parse_cost
 
 DEFAULT_DATABASE = "sqlite:///users.db"
-"""The reference server's file, where it is a file of ours: in the current folder."""
+"""The reference server's file name, in the current folder."""
 
 NO_LOG_FILE = "-"
 """The value of ``--log-file`` that means none but the terminal."""

@@ -82,7 +82,8 @@ class Passwords:
     """Hashes passwords with `parameters` and compares them with stored ones.
 
     Whoever fails to log in learns nothing from the time that it took: every `verify` that
-    fails costs one Argon2 computation, and none costs two.
+    fails costs one Argon2 computation, and none costs two. Rows with other parameters take the time
+    of those, until the next login that succeeds rewrites them.
     """
 
     def __init__(self, parameters: Parameters) -> None:

@@ -104,8 +104,8 @@ class PacketReceiver(Protocol):
     def endStream(self) -> None:
         """Nothing more will come: hand over what has come, whoever does not read."""
         self._has_ended = True
-        # Nobody's reading is waited for: whom the packets are for is told right behind them
-        # that the client is gone. Only what hangs on an outcome is beyond handling.
+        # Back-pressure counts no more: these are the client's last packets, and its partner
+        # hears right after them that it is gone. What waits behind an outcome is dropped.
         self._holds &= {Hold.OUTCOME}
         self._deliver()
 
@@ -115,10 +115,10 @@ class PacketReceiver(Protocol):
             self._holds.add(reason)
 
     def release(self, reason: Hold) -> None:
-        """`reason` does not hold any more. If no other does, hand over what has come soon."""
+        """`reason` holds no more. If nothing else does, hand over soon what has come."""
         self._holds.discard(reason)
-        # Soon, and not now: who releases is in the midst of something that has to end before
-        # the next packet means anything. (If that is a packet itself, `_deliver` goes on.)
+        # Soon and not now: the caller is in the middle of an input, which must end before the
+        # next packet means anything. (If that input is a packet, `_deliver` goes on by itself.)
         if not self._holds and not self._is_delivering:
             self._deliver_soon()
 
@@ -200,7 +200,8 @@ class ChatProtocol(PacketReceiver):
         self._deadline: IDelayedCall | None = None
         self._is_secure = False
         self._is_closed = False
-        self._is_gone = False
+        self._is_gone = False  # It sends nothing more.
+        self._is_lost = False  # There is no connection any more.
 
     def __str__(self) -> str:
         """Return for a log line who the client is, as far as that is known."""
@@ -239,7 +240,8 @@ class ChatProtocol(PacketReceiver):
         except Exception:
             self._log.failure("Cut off, a fault of the server's: {client}", client=str(self))
             self._decoder.stop()
-            self.transport.abortConnection()
+            if not self._is_gone:  # Else there is nothing to cut off, or a deadline does it.
+                self.transport.abortConnection()
 
     def badPacketReceived(self, reason: str) -> None:
         """Let the conversation end."""
@@ -257,8 +259,8 @@ class ChatProtocol(PacketReceiver):
             self.endStream()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The client is gone."""
-        self._is_gone = True
+        """The client is gone. Its last packets may still be waiting for their turn."""
+        self._is_gone = self._is_lost = True
         self._stall_watch.stop()
         self._cancel_deadline()
         end = describe_end(reason)
@@ -266,15 +268,18 @@ class ChatProtocol(PacketReceiver):
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
         else:
             self._log.error("Handshake failed: {client}, {end}", client=str(self), end=end)
-        self._connections.ended(self)
         self.endStream()
 
     def streamEnded(self) -> None:
-        """Let the conversation end."""
+        """Let the conversation end. Only then the connection does not count any more."""
         self._conversation.connection_lost()
+        if self._is_lost:
+            self._connections.ended(self)
 
     def shut_down(self) -> None:
         """End the connection: the server is going down."""
+        if self._is_gone:
+            self._decoder.stop()
         if self._is_secure:
             self._conversation.shut_down()
         else:

@@ -36,8 +36,8 @@ __all__ = ["Options", "makeService"]
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Make the server that `options` describe. It listens already, and works once started.
 
-    Here is the last place where a mistake can be told on the terminal: a daemon forks
-    right after it. Hence all is tried here that can fail, and the paths are made absolute.
+    This is the last place where a mistake can be shown on the terminal: a daemon forks right
+    after it. So everything that can fail is tried here, and paths are made absolute.
 
     :raises SystemExit: the server can't run like that. The text is one line that says why.
     """
@@ -121,8 +121,9 @@ def _check_twistd(options: Options) -> None:
     if _is_daemon(options) and None in (sys.stdin, sys.stdout, sys.stderr):
         # Files opened from here on would take their numbers, and twistd closes those.
         raise OperatorError("a standard stream is closed; start the daemon with </dev/null, or so")
-    if not os.access(twistd.get("rundir", "."), os.X_OK):
-        raise OperatorError(f"twistd --rundir {twistd['rundir']}: is no folder that can be entered")
+    folder = twistd.get("rundir", ".")
+    if not (os.path.isdir(folder) and os.access(folder, os.X_OK)):
+        raise OperatorError(f"twistd --rundir {folder}: is no folder to enter; name another")
     pid_file = twistd.get("pidfile")
     if pid_file and not os.access(os.path.dirname(pid_file) or ".", os.W_OK | os.X_OK):
         raise OperatorError(
@@ -153,8 +154,9 @@ class ChatService(Service):
     :param factory: makes its connections
     :param accounts: who may use it
     :param log: where its log goes
-    :param runs_under_twistd: twistd lets the server's be the only log, and leaves the signals to
-        it. Elsewhere the process has a log already, and the server's is added to it.
+    :param runs_under_twistd: whether twistd runs it: then the server's log is the only one, and
+        a second signal ends the process. Elsewhere the process has a log of its own, and the
+        server's is added to it.
     """
 
     _log = Logger()
@@ -213,7 +215,7 @@ class ChatService(Service):
         """Stop: take no more clients, end the connections, then the threads."""
         super().stopService()  # type: ignore[no-untyped-call]
         if self._runs_under_twistd:
-            # Who asks a second time does not want to wait: it ends the process at once.
+            # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
         try:

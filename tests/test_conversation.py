@@ -86,7 +86,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 class World:
-    """Wire, accounts and directory in one; writes down in `calls` what is asked of it.
+    """Wire, authenticator and directory in one; writes down in `calls` what is asked of it.
 
     No outcome comes by itself: the tests say what it is.
     """
@@ -229,6 +229,20 @@ class TableTests(TestCase):
         rows = {row.split("|")[0].strip() for row in TABLE.splitlines()} - {""}
         inputs = {name for name in vars(Conversation) if not name.startswith("_")}
         self.assertEqual(inputs - rows, {"delivered", "undelivered"})
+
+
+class LookUpTests(TestCase):
+    """How the machine finds its transitions."""
+
+    def test_once(self) -> None:
+        """A transition that was looked up is not looked for again, whosever conversation it is."""
+        look_up = conversation.converse.__automat_automaton__.outputForInput
+        world_in("in chat")
+        before = look_up.cache_info()
+        world_in("in chat")
+        after = look_up.cache_info()
+        self.assertEqual(after.misses, before.misses)
+        self.assertGreater(after.hits, before.hits)
 
 
 class PacketTests(TestCase):
@@ -420,9 +434,8 @@ class ImportTests(TestCase):
         allowed = {
             packets: {"__future__", "struct", "dataclasses", "enum", "zlib"},
             conversation: {
-                "__future__", "collections", "collections.abc", "dataclasses", "enum", "functools",
-                "typing",
-                "automat", "chatserver.packets",
+                "__future__", "collections", "collections.abc", "contextlib", "dataclasses", "enum",
+                "functools", "typing", "automat", "chatserver.packets",
             },
         }  # fmt: skip
         for module, names in allowed.items():

@@ -7,7 +7,9 @@ import weakref
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD
@@ -225,6 +227,19 @@ class ClosingTests(ServerCase):
         self.assertEqual(fired, [None])
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
+    def test_shutdown_behind_the_end(self) -> None:
+        """A server goes down after the last packets of one that is gone, and without a fault."""
+        alice, _bob = self.open_chat()
+        alice._tls.sendall(encode(message(b"hello")) * PACKETS_PER_TURN * 4)
+        alice.transport.protocol.dataReceived(alice._tls.bio_read(2**16))
+        alice.transport.connectionLost(Failure(CONNECTION_LOST))
+        _bob.transport.connectionLost(Failure(CONNECTION_LOST))
+        down = self.server.factory.shut_down()
+        self.assertNoResult(down)
+        self.server.run()
+        self.successResultOf(down)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_shutdown_of_nobody(self) -> None:
         """A server without clients is down at once."""
         self.successResultOf(self.server.factory.shut_down())
@@ -428,6 +443,21 @@ class FaultTests(ServerCase):
         self.assertEqual(bob.take(), [EXIT])
         bob.send(Packet(Command.CHAT_REQUEST, b"alice"))
         self.assertEqual(bob.take(), [error("NOPE")])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_fault_after_the_end(self) -> None:
+        """It is the same with the last packets of one that is gone: nobody stays as a ghost."""
+        alice, bob = self.open_chat()
+        alice._tls.sendall(encode(message(b"hello")) * PACKETS_PER_TURN * 4)
+        alice.transport.protocol.dataReceived(alice._tls.bio_read(2**16))
+        alice.transport.connectionLost(Failure(CONNECTION_LOST))
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("a fault")
+
+        self.patch(self.server.online, "relay", fail)
+        self.server.run()
+        self.assertEqual(bob.take()[-1], EXIT)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
 
