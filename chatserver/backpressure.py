@@ -5,8 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from chatserver.limits import STALL_LOOKS
 
 try:
     from fcntl import ioctl
@@ -14,63 +17,26 @@ try:
 except ImportError:  # Windows, where only Twisted's buffers are known.
     ioctl = None  # type: ignore[assignment]
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chatserver.limits import STALL_LOOKS
-
-
-@dataclass(frozen=True, eq=False)
-class SendingPosition:
-    """Where a transport is in sending what waits.
-
-    :ivar buffer_size: bytes in the buffer that Twisted is handing to the operating system
-    :ivar offset: how many of them it has
-    :ivar behind: what was written since, and has not gone into that buffer yet
-    :ivar in_system: bytes that the operating system has, and the client does not
-    """
-
-    buffer_size: int
-    offset: int
-    behind: list[bytes]
-    in_system: int
-
-    def is_done(self) -> bool:
-        """Tell whether nothing waits."""
-        return not (self.behind or self.in_system or self.buffer_size > self.offset)
-
-    def is_after(self, earlier: SendingPosition) -> bool:
-        """Tell whether anything was sent since the transport was at `earlier`."""
-        # Twisted begins a new list whenever it sends the last of the buffer, and else moves on
-        # in it. What only was written meanwhile changes neither.
-        return (
-            self.behind is not earlier.behind
-            or self.offset != earlier.offset
-            or self.buffer_size != earlier.buffer_size
-            or self.in_system != earlier.in_system
-        )
-
-
-def sending_position(transport: Any) -> SendingPosition | None:
-    """Return where `transport`, TLS over TCP, is in sending, or None if it can't be known.
+def count_waiting(transport: Any) -> int:
+    """Return how many bytes `transport`, TLS over TCP, has that the client does not have yet.
 
     A transport tells when all is sent, but not that some is: a reader that is slow would look
     like one that has stalled. So this reads what `twisted.internet.abstract` keeps; the TLS layer
-    passes the names through. The operating system's own queue counts as well: it takes no more
-    from Twisted before a good part of it, often megabytes, has gone to the client.
+    passes the names through, and where they are missing nothing is known to wait. What the
+    operating system has counts as well: often megabytes, of which the client takes its time to
+    acknowledge any.
     """
     try:
-        return SendingPosition(
-            len(transport.dataBuffer),
-            transport.offset,
-            transport._tempDataBuffer,
-            _bytes_in_system(transport.fileno()),
-        )
+        unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        descriptor = transport.fileno()
     except AttributeError:
-        return None
+        return 0
+    return int(unsent) + _count_unacknowledged(descriptor)
 
 
-def _bytes_in_system(descriptor: int) -> int:
-    """Return how many bytes of a socket are not sent, or not acknowledged; 0 if unknown."""
+def _count_unacknowledged(descriptor: int) -> int:
+    """Return how many bytes of a socket the other side has not acknowledged; 0 if unknown."""
     if ioctl is not None:
         with suppress(OSError, ValueError):  # It has no such queue, or is no descriptor any more.
             (size,) = struct.unpack("i", ioctl(descriptor, TIOCOUTQ, bytes(4)))
@@ -79,13 +45,13 @@ def _bytes_in_system(descriptor: int) -> int:
 
 
 class StallWatch:
-    """Looks at intervals whether a connection sends what waits, and tells when it does not.
+    """Looks at intervals whether a client takes some of what waits for it, and tells when not.
 
     It runs only while something waits, so that idle connections cost nothing.
 
     :param clock: the clock to look by
-    :param timeout: seconds in which nothing is sent until `stalled` is called
-    :param position: where the connection is in sending, as `sending_position` says
+    :param timeout: seconds in which nothing is taken until `stalled` is called
+    :param waiting: how many bytes wait, as `count_waiting` says
     :param stalled: called once, a tenth of `timeout` late at most
     """
 
@@ -93,21 +59,23 @@ class StallWatch:
         self,
         clock: IReactorTime,
         timeout: float,
-        position: Callable[[], SendingPosition | None],
+        waiting: Callable[[], int],
         stalled: Callable[[], object],
     ) -> None:
         self._clock = clock
         self._interval = timeout / STALL_LOOKS
-        self._position = position
+        self._waiting = waiting
         self._stalled = stalled
         self._next_look: IDelayedCall | None = None
-        self._last: SendingPosition | None = None
+        self._written = 0
+        self._taken: int | None = None
         self._looks_left = STALL_LOOKS
 
-    def start(self) -> None:
-        """Something was written: look, unless that happens already."""
+    def wrote(self, size: int) -> None:
+        """Count `size` more bytes, and look, unless that happens already."""
+        self._written += size
         if self._next_look is None:
-            self._last = None
+            self._taken = None
             self._next_look = self._clock.callLater(self._interval, self._look)
 
     def stop(self) -> None:
@@ -118,12 +86,14 @@ class StallWatch:
 
     def _look(self) -> None:
         self._next_look = None
-        position = self._position()
-        if position is None or position.is_done():
+        waiting = self._waiting()
+        if not waiting:
             return
-        if self._last is None or position.is_after(self._last):
+        # A little less than the client has: TLS adds some bytes to what waits.
+        taken = self._written - waiting
+        if self._taken is None or taken > self._taken:
+            self._taken = taken
             self._looks_left = STALL_LOOKS
-        self._last = position
         self._looks_left -= 1
         if self._looks_left < 0:
             self._stalled()

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatserver.backpressure import StallWatch, sending_position
+from chatserver.backpressure import StallWatch, count_waiting
 from chatserver.conversation import (
     Authenticator,
     Core,
@@ -89,9 +89,11 @@ class PacketReceiver(Protocol):
         """Override: nothing more will come, and all that came is handed over."""
         raise NotImplementedError
 
-    def sendPacket(self, packet: Packet) -> None:
-        """Send `packet` to the other side."""
-        self.transport.write(encode(packet))
+    def sendPacket(self, packet: Packet) -> int:
+        """Send `packet` to the other side. Return its size in bytes."""
+        data = encode(packet)
+        self.transport.write(data)
+        return len(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -194,7 +196,7 @@ class ChatProtocol(PacketReceiver):
         self._conversation = converse(self._core)
         self._stall_timeout = stall_timeout
         self._stall_watch = StallWatch(
-            clock, stall_timeout, lambda: sending_position(self.transport), self._stalled
+            clock, stall_timeout, lambda: count_waiting(self.transport), self._stalled
         )
         self._connections = connections
         self._deadline: IDelayedCall | None = None
@@ -248,7 +250,7 @@ class ChatProtocol(PacketReceiver):
         self._log.warn("Bad packet: {client}, {reason}", client=str(self), reason=reason)
         self._conversation.bad_packet()
 
-    def goodbyeReceived(self) -> None:
+    def tlsEnded(self) -> None:
         """The client sends nothing more: it is gone, whether it still reads or not."""
         if not (self._is_gone or self._is_closed):
             self._is_gone = True
@@ -290,8 +292,7 @@ class ChatProtocol(PacketReceiver):
     def send(self, packet: Packet) -> None:
         """See `Wire`."""
         if not (self._is_closed or self._is_gone):
-            self.sendPacket(packet)
-            self._stall_watch.start()
+            self._stall_watch.wrote(self.sendPacket(packet))
 
     def finish(self) -> None:
         """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off."""

@@ -60,7 +60,9 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         datetime.now(UTC),
     )
     if is_new and _is_daemon(options):
-        print(f"asyncchat: new certificate, SHA-256 fingerprint {certificate.fingerprint}")
+        print(
+            f"asyncchat: new certificate, SHA-256 fingerprint {certificate.fingerprint}", flush=True
+        )
 
     database = parse_url(options["database"], os.getcwd())
     prepare(database)

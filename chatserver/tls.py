@@ -1,4 +1,4 @@
-"""TLS for the server's connections, which tells when a client says goodbye."""
+"""TLS for the server's connections, which tells when it has ended."""
 
 from __future__ import annotations
 
@@ -8,28 +8,38 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 
-class GoodbyeListener(Protocol):
-    """A protocol that is told of its client's goodbye."""
+class TLSEndListener(Protocol):
+    """A protocol that is told of the end of TLS."""
 
-    def goodbyeReceived(self) -> None:
-        """The client has ended TLS, and sends nothing more. It may be told more than once."""
+    def tlsEnded(self) -> None:
+        """The client has said goodbye (close_notify), or sent what is not TLS.
+
+        Nothing more will come from it. This may be told more than once.
+        """
 
 
 class TLSTransport(BufferingTLSTransport):
-    """Twisted's TLS, on which a client's goodbye (close_notify) is an event of its own.
+    """Twisted's TLS, on which its end is an event of its own.
 
     Twisted closes the connection then, but not before all that waits is sent, and tells only
-    after that: a client that says goodbye and does not read would stay as if it were there.
+    after that: a client that does not read would stay as if it were there.
     """
 
     def dataReceived(self, data: bytes) -> None:
         """Take what came from the network."""
         super().dataReceived(data)  # type: ignore[no-untyped-call]
-        connection: SSL.Connection = self.getHandle()  # type: ignore[no-untyped-call]
-        if connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
-            cast(GoodbyeListener, self.wrappedProtocol).goodbyeReceived()
+        if self.transport.disconnecting:  # type: ignore[union-attr]
+            cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        # Twisted 26.10 looks for the arguments of OpenSSL's error, and a goodbye in the midst of
+        # the handshake is one without any: its IndexError would be in the log.
+        if reason is not None and not reason.value.args:  # type: ignore[union-attr]
+            reason = Failure(SSL.Error([("", "", "goodbye in the handshake")]))
+        super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
 
 
 def add_tls(

@@ -226,7 +226,7 @@ class MemoryClient:
                 self._decoder.feed(self._tls.recv(2**16))
         except SSL.WantReadError:
             pass
-        except SSL.ZeroReturnError:
+        except SSL.Error:  # A goodbye, or an alert.
             self.has_ended = True
         while (packet := self._decoder.next_packet()) is not None:
             self.packets.append(packet)

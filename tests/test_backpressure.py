@@ -1,20 +1,20 @@
-"""Tests for `chatserver.backpressure` on a real socket; tests.test_protocol has the rest."""
+"""Tests for `chatserver.backpressure`; tests.test_protocol has those over whole connections."""
 
 from __future__ import annotations
 
 import select
 import socket
 from types import SimpleNamespace
-from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from chatserver import backpressure
-from chatserver.backpressure import sending_position
+from chatserver.backpressure import StallWatch, count_waiting
 
 
-class SendingPositionTests(TestCase):
-    """`sending_position` and what the operating system has."""
+class CountWaitingTests(TestCase):
+    """`count_waiting`, on a real socket."""
 
     def setUp(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -24,50 +24,98 @@ class SendingPositionTests(TestCase):
         self.addCleanup(self.reader.close)
         self.sender.setblocking(False)
         self.transport = SimpleNamespace(
-            dataBuffer=b"", offset=0, _tempDataBuffer=[], fileno=self.sender.fileno
+            dataBuffer=b"", offset=0, _tempDataLen=0, fileno=self.sender.fileno
         )
 
-    def position(self) -> Any:
-        return sending_position(self.transport)
+    def test_nothing(self) -> None:
+        """Nothing waits when the client has all, and Twisted has nothing."""
+        self.assertEqual(count_waiting(self.transport), 0)
 
-    def fill(self) -> None:
-        """Send until the operating system takes no more."""
-        while select.select([], [self.sender], [], 0.1)[1]:
-            self.sender.send(bytes(2**20))
+    def test_in_twisted(self) -> None:
+        """What Twisted has not handed over waits."""
+        self.transport.dataBuffer, self.transport.offset = b"123456", 2
+        self.transport._tempDataLen = 10
+        self.assertEqual(count_waiting(self.transport), 14)
 
-    def test_nothing_waits(self) -> None:
-        """When the client has all, and Twisted has nothing, it is done."""
-        self.assertTrue(self.position().is_done())
-
-    def test_system_moves(self) -> None:
-        """A client that reads a little moves on, though Twisted can't send anything yet."""
+    def test_in_system(self) -> None:
+        """What the operating system has waits too, and less of it when the client has read."""
         if backpressure.ioctl is None:
             self.skipTest("this system does not tell what it has not sent")
-        self.fill()
-        before = self.position()
-        self.assertFalse(before.is_done())
-        self.assertFalse(self.position().is_after(before))
-        while not self.position().is_after(before):
+        while select.select([], [self.sender], [], 0.1)[1]:
+            self.sender.send(bytes(2**20))
+        full = count_waiting(self.transport)
+        self.assertGreater(full, 0)
+        while count_waiting(self.transport) >= full:
             self.assertTrue(self.reader.recv(2**16))
 
-    def test_twisted_moves(self) -> None:
-        """What was only written does not move on; what Twisted began to send does."""
-        self.transport._tempDataBuffer.append(b"one")
-        before = self.position()
-        self.assertFalse(before.is_done())
-        self.transport._tempDataBuffer.append(b"two")
-        self.assertFalse(self.position().is_after(before))
-        self.transport.dataBuffer, self.transport._tempDataBuffer = b"onetwo", []
-        sending = self.position()
-        self.assertTrue(sending.is_after(before))
-        self.transport.offset = 3
-        self.assertTrue(self.position().is_after(sending))
-
     def test_closed(self) -> None:
-        """A socket that is closed has nothing in the operating system."""
+        """Of a socket that is closed nothing waits."""
         self.sender.close()
-        self.assertTrue(self.position().is_done())
+        self.assertEqual(count_waiting(self.transport), 0)
 
     def test_other_transports(self) -> None:
-        """Of a transport that is not like Twisted's own nothing is known."""
-        self.assertIsNone(sending_position(object()))
+        """Of a transport that is not like Twisted's own nothing is known to wait."""
+        self.assertEqual(count_waiting(object()), 0)
+
+
+class StallWatchTests(TestCase):
+    """`StallWatch`, with a clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.waiting = 0
+        self.stalled: list[float] = []
+        self.watch = StallWatch(
+            self.clock, 60, lambda: self.waiting, lambda: self.stalled.append(self.clock.seconds())
+        )
+
+    def write(self, size: int, taken: int) -> None:
+        """Write `size` bytes to a client that takes `taken`; TLS adds some to each write."""
+        self.waiting += size + 22 - taken
+        self.watch.wrote(size)
+
+    def test_nothing_taken(self) -> None:
+        """A client that takes nothing is told of, once, after the time-out and a tenth at most."""
+        self.write(100, taken=0)
+        self.clock.pump([1] * 200)
+        self.assertEqual(self.stalled, [66])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_taken_while_more_comes(self) -> None:
+        """It is the same when now and then more is written."""
+        for _ in range(70):
+            self.write(10, taken=0)
+            self.clock.advance(1)
+        self.assertEqual(self.stalled, [66])
+
+    def test_little_taken(self) -> None:
+        """A client that takes a little each minute is not told of."""
+        self.write(1000, taken=0)
+        for _ in range(10):
+            self.clock.pump([1] * 59)
+            self.waiting -= 1
+        self.assertEqual(self.stalled, [])
+
+    def test_all_taken_but_the_newest(self) -> None:
+        """A client that takes all is not told of, though something new waits at each look."""
+        self.write(10, taken=0)
+        for _ in range(100):
+            self.write(10, taken=32)
+            self.clock.advance(6)
+        self.assertEqual(self.stalled, [])
+
+    def test_done(self) -> None:
+        """When nothing waits, nothing runs; it begins again with the next write."""
+        self.write(10, taken=32)
+        self.clock.advance(6)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.write(10, taken=0)
+        self.clock.pump([1] * 70)
+        self.assertEqual(self.stalled, [72])
+
+    def test_stop(self) -> None:
+        """Once stopped, it tells nothing."""
+        self.write(10, taken=0)
+        self.watch.stop()
+        self.clock.pump([1] * 70)
+        self.assertEqual(self.stalled, [])

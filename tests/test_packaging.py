@@ -112,7 +112,9 @@ class PackagingTests(SynchronousTestCase):
         copy_source(source)
         cls.sdist = build("sdist", source, folder)
         with tarfile.open(self.sdist) as archive:
-            archive.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):  # New in Python 3.11.4, where it is asked for.
+                archive.extraction_filter = tarfile.data_filter
+            archive.extractall(folder)
         cls.wheel = build("wheel", folder / f"asyncchat-{__version__}", folder)
 
     def test_sdist(self) -> None:

@@ -6,6 +6,7 @@ import gc
 import weakref
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import LogEvent, globalLogPublisher
@@ -402,6 +403,17 @@ class BackPressureTests(ServerCase):
         self.server.advance(0.125)
         self.assertFalse(bob.transport.connected)
 
+    def test_broken_tls_of_a_stalled_reader(self) -> None:
+        """Who stalls and then sends what is not TLS is gone at once, like one that says goodbye."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(alice)
+        bob.transport.protocol.dataReceived(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self.server.run()
+        self.assertIn(EXIT, alice.take())
+        bob.start_reading()
+        self.assertFalse(bob.transport.connected)
+
 
 class FairnessTests(ServerCase):
     """Clients that send much."""
@@ -533,6 +545,18 @@ class LogTests(ServerCase):
         client.transport.protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
         self.server.run()
         self.assertEqual(self.lines[-1], "[ERR] Handshake failed: 192.0.2.1:50000, http request")
+
+    def test_goodbye_in_the_handshake(self) -> None:
+        """A goodbye in the midst of the handshake is a line like any other failed handshake."""
+        client = self.server.connect(handshake=False)
+        with self.assertRaises(SSL.WantReadError):
+            client._tls.do_handshake()
+        hello = client._tls.bio_read(2**16)
+        client.transport.protocol.dataReceived(hello)
+        client.transport.protocol.dataReceived(b"\x15\x03\x03\x00\x02\x01\x00")
+        self.server.run()
+        self.assertIn("[ERR] Handshake failed: 192.0.2.1:50000, ", self.lines[-1])
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_stalled(self) -> None:
         """A client that is cut off because it stalls is a warning."""
