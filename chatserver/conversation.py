@@ -359,26 +359,22 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     online = (authenticated, deciding, in_chat)
     open_ = (unauthenticated, authenticating, *online)
 
-    # --- Packets that only get an Error, or nothing ---------------------------------------
-
-    for command in (
+    about_invitations = (
         Conversation.find_peer,
         Conversation.chat_request,
         Conversation.chat_accept,
         Conversation.chat_decline,
-        Conversation.exit_chat,
-    ):
+    )
+
+    # --- Packets that only get an Error, or nothing ---------------------------------------
+
+    for command in (*about_invitations, Conversation.exit_chat):
 
         @unauthenticated.upon(command).loop()
         def refuse_before_login(c: Conversation, core: Core, body: bytes) -> None:
             core.answer_error(ErrorCode.NOT_LOGGED_IN)
 
-    for command in (
-        Conversation.find_peer,
-        Conversation.chat_request,
-        Conversation.chat_accept,
-        Conversation.chat_decline,
-    ):
+    for command in about_invitations:
 
         @in_chat.upon(command).loop()
         def refuse_as_busy(c: Conversation, core: Core, body: bytes) -> None:
@@ -598,17 +594,15 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     def depart_again(c: Conversation, core: Core) -> None:
         core.directory.depart(core.name)
 
-    # What else was under way when the connection closed means nothing any more.
+    # What else was under way when the connection closed means nothing any more. (By the kinds of
+    # arguments, and one by one where there are no two of a kind: so mypy can check it.)
     for late in (
+        *about_invitations,
         Conversation.register,
         Conversation.log_in,
         Conversation.message,
         Conversation.ack,
         Conversation.error,
-        Conversation.find_peer,
-        Conversation.chat_request,
-        Conversation.chat_accept,
-        Conversation.chat_decline,
         Conversation.exit_chat,
         Conversation.unknown,
         Conversation.admitted,

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -422,10 +423,9 @@ class Store:
 
     def find(self, name: str) -> StoredPassword | None:
         """Return what is stored for `name`, or None when there is no such account."""
-        self._check_file()
         query = sa.select(_users.c.salt, _users.c.hash).where(_users.c.username == name)
         try:
-            with self._engine.execution_options(**{_READS_ONLY: True}).begin() as connection:
+            with self._begin(self._engine.execution_options(**{_READS_ONLY: True})) as connection:
                 row = connection.execute(query).one_or_none()
         except DataError:
             return None  # PostgreSQL cannot hold this name: there is a NUL in it.
@@ -436,10 +436,9 @@ class Store:
 
         :raises NameTakenError: there is one already.
         """
-        self._check_file()
         row = _users.insert().values(username=name, salt=stored.salt, hash=stored.hash)
         try:
-            with self._engine.begin() as connection:
+            with self._begin(self._engine) as connection:
                 connection.execute(row)
         except IntegrityError:
             # From None, because PostgreSQL's text holds the row.
@@ -447,7 +446,6 @@ class Store:
 
     def replace(self, name: str, old: StoredPassword, new: StoredPassword) -> None:
         """Store `new` for `name`, unless something else than `old` is stored there by now."""
-        self._check_file()
         change = (
             _users.update()
             .where(
@@ -457,12 +455,17 @@ class Store:
             )
             .values(salt=new.salt, hash=new.hash)
         )
-        with self._engine.begin() as connection:
+        with self._begin(self._engine) as connection:
             connection.execute(change)
 
     def close(self) -> None:
         """Close all connections. One is opened again when the store is used again."""
         self._engine.dispose()
+
+    def _begin(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+        """Begin a transaction, in the same file as ever."""
+        self._check_file()
+        return engine.begin()
 
     def _identify_file(self) -> tuple[int, int] | None:
         if self._file is None:

@@ -280,8 +280,6 @@ class ChatProtocol(PacketReceiver):
 
     def shut_down(self) -> None:
         """End the connection: the server is going down."""
-        if self._is_gone:
-            self._decoder.stop()
         if self._is_secure:
             self._conversation.shut_down()
         else:
@@ -296,8 +294,8 @@ class ChatProtocol(PacketReceiver):
 
     def finish(self) -> None:
         """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off."""
+        self._decoder.stop()
         if not self._is_gone:
-            self._decoder.stop()
             # What still comes must be read, if only to be thrown away: the goodbye is behind it.
             self._holds.clear()
             self._pause_or_resume()
@@ -305,8 +303,8 @@ class ChatProtocol(PacketReceiver):
 
     def close(self) -> None:
         """See `Wire`."""
+        self.finish()
         if not (self._is_closed or self._is_gone):
-            self.finish()
             self._is_closed = True
             self._stall_watch.stop()
             self.transport.unregisterProducer()

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
+from twisted.python.usage import Options as TwistedOptions
 
 from chatserver import __version__
 from chatserver.accounts import Accounts
@@ -83,7 +84,7 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         factory=factory,
         accounts=accounts,
         log=log,
-        runs_under_twistd=_runs_under_twistd(options),
+        runs_under_twistd=_twistd(options) is not None,
     )
 
 
@@ -101,7 +102,7 @@ def _make_log(options: Options) -> ILogObserver:
         files.append(open_log_file(os.path.abspath(options["log-file"])))
     elif _is_daemon(options):
         raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
-    if _runs_under_twistd(options) and not _is_daemon(options):
+    if _twistd(options) is not None and not _is_daemon(options):
         files.append(sys.stdout)
     return make_observer(files)
 
@@ -111,7 +112,7 @@ def _check_twistd(options: Options) -> None:
 
     :raises OperatorError: an option of twistd's can't be had.
     """
-    twistd = options.parent
+    twistd = _twistd(options)
     if twistd is None:
         return
     for option in ("chroot", "uid", "gid"):
@@ -134,15 +135,16 @@ def _check_twistd(options: Options) -> None:
         )
 
 
-def _runs_under_twistd(options: Options) -> bool:
-    """Tell whether twistd runs the server, and not twist or a test."""
-    return options.parent is not None and "nodaemon" in options.parent
+def _twistd(options: Options) -> TwistedOptions | None:
+    """Return twistd's own options, or None if the server is run by twist or by a test."""
+    runner = options.parent
+    return runner if runner is not None and "nodaemon" in runner else None
 
 
 def _is_daemon(options: Options) -> bool:
     """Tell whether the process will leave the terminal."""
-    twistd = options.parent
-    if twistd is None or "nodaemon" not in twistd or not hasattr(os, "fork"):
+    twistd = _twistd(options)
+    if twistd is None or not hasattr(os, "fork"):
         return False
     return not (twistd["nodaemon"] or twistd["debug"])
 
