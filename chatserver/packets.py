@@ -75,6 +75,7 @@ class ErrorCode(bytes, Enum):
     NO_INVITATION = b"NOINVITE"
     TOO_LONG = b"TOOLONG"
     SLOW_DOWN = b"SLOWDOWN"
+    REGISTRATION_CLOSED = b"CLOSED"
     FAILED = b"FAILED"
 
     DECLINED = b"DENY"

@@ -141,12 +141,12 @@ class Player:
         # last packets and the goodbye behind them arrive together.
         is_kept = end is MemoryClient.say_goodbye and self._is_likely(0.5)
         if is_kept:
-            self._server.clients.remove(client)
+            self._server.connections.remove(client)
         half = encode(Packet(Command.CHAT_REQUEST, self._random.choice(self._users)))
         half = half[: self._random.randrange(len(half))]
         self._write(number, self._packets(number, 0, 0, 1, 2), half)
         if is_kept:
-            self._server.clients.append(client)
+            self._server.connections.append(client)
         self._note(f"{self._who(number)} leaves: {end.__name__}")
         self._model.disconnect(modelled)
         self._left.add(number)
@@ -236,7 +236,7 @@ class Player:
         """Close the connection, as a client does when the server has, and have done with it."""
         client, _ = self._clients.pop(number)
         client.close()
-        self._server.clients.remove(client)
+        self._server.connections.remove(client)
 
     def _who(self, number: int) -> str:
         name = self._clients[number][1].name

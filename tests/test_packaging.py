@@ -147,7 +147,9 @@ class PackagingTests(SynchronousTestCase):
         """
         with zipfile.ZipFile(self.wheel) as archive:
             names = set(archive.namelist())
-        modules = {f"chatserver/{path.name}" for path in (ROOT / "chatserver").glob("*.py")}
+        modules = {
+            path.relative_to(ROOT).as_posix() for path in (ROOT / "chatserver").rglob("*.py")
+        }
         metadata = f"asyncchat-{__version__}.dist-info/"
         self.assertEqual(
             {*modules, "chatserver/py.typed", "twisted/plugins/asyncchat_plugin.py"},

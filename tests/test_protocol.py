@@ -483,7 +483,7 @@ class MemoryTests(ServerCase):
         alice.send(Packet(Command.FIND_PEER, b"bob"))
         connection = weakref.ref(alice.transport.protocol.wrappedProtocol)
         alice.close()
-        self.server.clients.remove(alice)
+        self.server.connections.remove(alice)
         del alice
         gc.collect()
         self.assertIsNone(connection())

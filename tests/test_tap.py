@@ -19,7 +19,7 @@ from chatserver import __version__, listening
 from chatserver.listening import ListenError, listen
 from chatserver.passwords import Passwords
 from chatserver.tap import Options, makeService
-from tests.memory import server_tls
+from chatserver.testing import server_certificate
 
 DAEMON: dict[str, Any] = {"nodaemon": False, "debug": False, "pidfile": ""}
 """twistd's options for a daemon."""
@@ -171,13 +171,13 @@ class ListenTests(TestCase):
 
         self.patch(listening, "serverFromString", lambda *_: Endpoint())
         with self.assertRaises(ListenError) as caught:
-            listen(reactor, "slow:1", server_tls(), Factory())
+            listen(reactor, "slow:1", server_certificate().tls_options, Factory())
         self.assertIn("--port slow:1", str(caught.exception))
 
     def test_without_ipv6(self) -> None:
         """Where there is no IPv6, a number listens for IPv4."""
         self.patch(listening.socket, "has_dualstack_ipv6", lambda: False)
-        port = listen(reactor, "0", server_tls(), Factory())
+        port = listen(reactor, "0", server_certificate().tls_options, Factory())
         self.addCleanup(port.stopListening)
         self.assertEqual(port.getHost().type, "TCP")
         self.assertEqual(port.getHost().host, "0.0.0.0")
@@ -190,5 +190,5 @@ class ListenTests(TestCase):
         self.addCleanup(taken.stopListening)
         description = f"tcp:{taken.getHost().port}:interface=127.0.0.1"
         with self.assertRaises(ListenError) as caught:
-            listen(reactor, description, server_tls(), Factory())
+            listen(reactor, description, server_certificate().tls_options, Factory())
         self.assertIn("in use; stop the server that has it", str(caught.exception))

@@ -1,0 +1,237 @@
+"""Requests and their answers: which answer belongs to which request, and what is news.
+
+docs/protocol.md has the rules. The answers come in the order of the requests; news comes at any
+time. What a packet is shows in its command and its code alone, with one exception: ChatAccept
+(and the reference server's Ack ``CHAT``) is the answer to one's own accept, or the news that an
+invitation was accepted. Both mean that the chat has begun.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from chatserver.conversation import EXIT_TEXT
+from chatserver.packets import AckCode, Command, ErrorCode, Packet
+
+Answer = AckCode | ErrorCode
+"""What a request is answered with."""
+
+
+@dataclass(eq=False)
+class Request:
+    """Something that the server is asked for. `outcome` fires with what comes of it."""
+
+    command: Command
+    body: bytes
+    outcome: Deferred[Any] = field(default_factory=Deferred)
+
+    @property
+    def other(self) -> bytes:
+        """The name of the user whom an invitation, an accept or a decline is about."""
+        return self.body
+
+
+_ANSWERS: dict[Command, set[Answer]] = {
+    Command.REGISTER: {
+        AckCode.OK,
+        ErrorCode.MALFORMED,
+        ErrorCode.NAME_TAKEN,
+        ErrorCode.ALREADY_LOGGED_IN,
+        ErrorCode.SLOW_DOWN,
+        ErrorCode.REGISTRATION_CLOSED,
+        ErrorCode.FAILED,
+    },
+    Command.LOGIN: {
+        AckCode.OK,
+        ErrorCode.MALFORMED,
+        ErrorCode.NOT_AUTHENTICATED,
+        ErrorCode.ALREADY_LOGGED_IN,
+        ErrorCode.SLOW_DOWN,
+        ErrorCode.FAILED,
+    },
+    Command.MESSAGE: {
+        AckCode.OK,
+        AckCode.BYE,
+        ErrorCode.NOT_IN_CHAT,
+        ErrorCode.LOST,
+        ErrorCode.TOO_LONG,
+    },
+    Command.CHAT_REQUEST: {
+        AckCode.SENT,
+        ErrorCode.NOT_LOGGED_IN,
+        ErrorCode.NOT_ONLINE,
+        ErrorCode.YOURSELF,
+        ErrorCode.BUSY,
+        ErrorCode.SLOW_DOWN,
+        ErrorCode.FAILED,
+    },
+    Command.CHAT_ACCEPT: {
+        AckCode.CHAT,
+        ErrorCode.NOT_LOGGED_IN,
+        ErrorCode.NO_INVITATION,
+        ErrorCode.LOST,
+        ErrorCode.BUSY,
+        ErrorCode.FAILED,
+    },
+    Command.CHAT_DECLINE: {
+        AckCode.OK,
+        ErrorCode.NOT_LOGGED_IN,
+        ErrorCode.NO_INVITATION,
+        ErrorCode.BUSY,
+    },
+    Command.EXIT_CHAT: {AckCode.BYE, ErrorCode.NOT_LOGGED_IN, ErrorCode.NOT_IN_CHAT},
+}
+"""What may answer each command: docs/protocol.md, "Answers and news". CHAT is ChatAccept too.
+Invitations may be limited, or cross machines: hence SLOWDOWN and FAILED there."""
+
+_NEW = {Command.CHAT_REQUEST, Command.CHAT_ACCEPT, Command.CHAT_DECLINE, Command.EXIT_CHAT}
+"""What the reference server answers with UNKN."""
+
+
+class Dialect(Enum):
+    """What the server understands. It shows at the first command that is new."""
+
+    UNKNOWN = "not known yet"
+    CURRENT = "all of docs/protocol.md"
+    REFERENCE = "0x01 to 0x06, as the reference server"
+
+
+class Exchange:
+    """Sends requests, and finds the request for each answer.
+
+    It sends without waiting for the answer before, with these exceptions, so that no text can
+    reach somebody else than was meant:
+
+    * nothing is sent behind an accept,
+    * no Message is sent behind an invitation: with whom the chat is has to be known first,
+    * one at a time is sent until it is known that the server understands all commands: the
+      reference server loses a packet that comes right behind another.
+
+    :param send: sends a packet
+    :param settle: is told of each answer: the request, and an `AckCode` or `ErrorCode`. CHAT
+        stands for ChatAccept too.
+    """
+
+    def __init__(
+        self, send: Callable[[Packet], None], settle: Callable[[Request, Answer], None]
+    ) -> None:
+        self.dialect = Dialect.UNKNOWN
+        self.newest_inviter = b""
+        """Who has invited last. The reference server knows no other."""
+        self._send = send
+        self._settle = settle
+        self._waiting: deque[Request] = deque()
+        self._under_way: deque[Request] = deque()
+        self._open_accept: Request | None = None
+        """An accept that the reference server may answer or not."""
+
+    def submit(self, request: Request) -> None:
+        """Send `request`, now or as soon as it may be sent."""
+        self._waiting.append(request)
+        self._send_waiting()
+
+    def answer_received(self, code: Answer) -> bool:
+        """Give `code` to the request that it answers, and send what was waiting for that.
+
+        Return whether there was one that it could answer.
+        """
+        request = self._take(code)
+        if request is None:
+            return False
+        if request.command in _NEW and self.dialect is Dialect.UNKNOWN:
+            self.dialect = Dialect.CURRENT
+        self._settle(request, code)
+        self._send_waiting()
+        return True
+
+    def accept_received(self, peer: bytes) -> bool:
+        """ChatAccept came, with the name of `peer`: as `answer_received`."""
+        accepts = self._under_way and self._under_way[0].command is Command.CHAT_ACCEPT
+        if accepts and self._under_way[0].other == peer:
+            return self.answer_received(AckCode.CHAT)
+        return False
+
+    def unknown_received(self) -> bool:
+        """The server did not know a command: put the request in the old form if there is one."""
+        if not self._under_way or self._under_way[0].command not in _NEW:
+            return False
+        request = self._under_way.popleft()
+        if self.dialect is Dialect.UNKNOWN:
+            self.dialect = Dialect.REFERENCE
+            self._waiting.appendleft(request)
+        else:
+            self._settle(request, ErrorCode.UNKNOWN)
+        self._send_waiting()
+        return True
+
+    def take_back(self, *commands: Command) -> list[Request]:
+        """Return those with one of `commands` that are not sent yet, and don't send them."""
+        taken = [request for request in self._waiting if request.command in commands]
+        self._waiting = deque(request for request in self._waiting if request not in taken)
+        return taken
+
+    def end(self) -> list[Request]:
+        """Return all that has no answer, and will have none, the oldest first."""
+        accepts = [self._open_accept] if self._open_accept is not None else []
+        ended = [*accepts, *self._under_way, *self._waiting]
+        self._open_accept = None
+        self._under_way.clear()
+        self._waiting.clear()
+        return ended
+
+    def _take(self, code: Answer) -> Request | None:
+        """Return the request that `code` answers: it does not wait any more."""
+        accept = self._open_accept
+        if accept is not None and code in _ANSWERS[Command.CHAT_ACCEPT]:
+            self._open_accept = None
+            return accept
+        if self._under_way and code in _ANSWERS[self._under_way[0].command]:
+            return self._under_way.popleft()
+        return None
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._may_send(self._waiting[0]):
+            request = self._waiting.popleft()
+            if self.dialect is Dialect.REFERENCE and request.command in _NEW:
+                self._send_in_old_form(request)
+            else:
+                self._under_way.append(request)
+                self._send(Packet(request.command, request.body))
+
+    def _may_send(self, request: Request) -> bool:
+        if not self._under_way:
+            return True
+        if self.dialect is not Dialect.CURRENT:
+            return False
+        before = {each.command for each in self._under_way}
+        if Command.CHAT_ACCEPT in before:
+            return False
+        return not (request.command is Command.MESSAGE and Command.CHAT_REQUEST in before)
+
+    def _send_in_old_form(self, request: Request) -> None:
+        """Send what the reference server understands, and answers only if it fails, or never."""
+        match request.command:
+            case Command.CHAT_REQUEST:
+                self._send(Packet(Command.FIND_PEER, request.body))
+                self._settle(request, AckCode.SENT)
+            case Command.CHAT_ACCEPT if request.other == self.newest_inviter:
+                if self._open_accept is not None:
+                    self._settle(self._open_accept, ErrorCode.LOST)
+                self._open_accept = request
+                self._send(Packet(Command.ACK))
+            case Command.CHAT_ACCEPT:
+                self._settle(request, ErrorCode.NO_INVITATION)
+            case Command.CHAT_DECLINE if request.other == self.newest_inviter:
+                self._send(Packet(Command.ERROR))
+                self._settle(request, AckCode.OK)
+            case Command.EXIT_CHAT:
+                self._under_way.append(request)
+                self._send(Packet(Command.MESSAGE, EXIT_TEXT))
+            case _:
+                self._settle(request, ErrorCode.UNKNOWN)
