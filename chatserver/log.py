@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from chatserver.errors import OperatorError
 from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
+from chatserver.printable import escape
 
 DEFAULT_LOG_FILE = "logs/server.log"
 """Where the log goes, if nobody says otherwise: the reference server's file name."""
@@ -68,7 +69,8 @@ def format_line(event: LogEvent) -> str | None:
     text = eventAsText(event, includeTimestamp=False, includeSystem=False).strip("\n")
     if not text:
         return None
-    return f"[{_format_time(event.get('log_time'))}] [{_LEVELS.get(level, 'INFO')}] {_escape(text)}"
+    text = escape(text, also="\\")
+    return f"[{_format_time(event.get('log_time'))}] [{_LEVELS.get(level, 'INFO')}] {text}"
 
 
 def open_log_file(path: str) -> LogFile:
@@ -171,15 +173,3 @@ def _make_writer(file: Writable) -> Callable[[str], None]:
 def _format_time(when: float | None) -> str:
     """Return a time, in seconds since the epoch, as local time; a dash if there is none."""
     return "-" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-
-
-def _escape(text: str) -> str:
-    """Return `text` with escapes for what is not printable, and backslashes doubled."""
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(
-        character
-        if character.isprintable() and character != "\\"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )

@@ -59,7 +59,10 @@ class Invitation:
 
 
 class Chat:
-    """A chat with `peer`. `is_open` tells whether something can be said in it."""
+    """A chat with `peer`.
+
+    `is_open` tells whether something can be said in it, `room` how many bytes at once.
+    """
 
     def __init__(
         self,
@@ -69,8 +72,9 @@ class Chat:
         leave: Callable[[Request], None],
     ) -> None:
         self.peer = peer
+        self.own_name = own_name
         self.is_open = True
-        self._room = MAX_BODY - len(own_name.encode("utf-8", "surrogateescape")) - len(SEPARATOR)
+        self.room = MAX_BODY - len(own_name.encode("utf-8", "surrogateescape")) - len(SEPARATOR)
         self._say = say
         self._leave = leave
 
@@ -87,8 +91,8 @@ class Chat:
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         if data == EXIT_TEXT:
             raise ValueError("/exit can't be said: it means to leave the chat; use leave()")
-        if len(data) > self._room:
-            return fail(TooLongError(f"{len(data)} bytes are too long: {self._room} fit"))
+        if len(data) > self.room:
+            return fail(TooLongError(f"{len(data)} bytes are too long: {self.room} fit"))
         return self._request(self._say, Request(Command.MESSAGE, data))
 
     def leave(self) -> Deferred[None]:

@@ -1,0 +1,1 @@
+"""The terminal client: the console script ``asyncchat``."""

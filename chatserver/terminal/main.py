@@ -1,0 +1,111 @@
+"""The console script ``asyncchat``: from a command line to an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+from twisted.internet import asyncioreactor
+
+from chatserver.terminal.options import Options, UsageError, parse
+from chatserver.terminal.pipe import Pipe
+from chatserver.terminal.questions import Questions
+from chatserver.terminal.session import Session
+from chatserver.terminal.signing_in import SignInError, sign_in
+from chatserver.terminal.status import FAILED, USAGE
+
+_SIGNALS = {
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}
+
+
+def main() -> None:
+    """Run the terminal client, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # What its encoding can't hold is shown as an escape.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        status = _run(parse(sys.argv[1:], os.environ))
+    except UsageError as error:
+        status = _complain(str(error), USAGE)
+    except KeyboardInterrupt:
+        status = _complain("interrupted", 128 + signal.SIGINT)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Nobody reads the output any more: say nothing of it at the end of the process either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _run(options: Options) -> int:
+    """Run the reactor until all is done. Return the exit status."""
+    # prompt_toolkit runs on asyncio, and so Twisted does.
+    loop = asyncio.SelectorEventLoop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - it is there only now
+
+    reactor: Any = installed
+    chatting = loop.create_task(_chat(reactor, options))
+    chatting.add_done_callback(lambda _: reactor.stop())
+    received: list[int] = []
+
+    def interrupt(number: int) -> None:
+        received.append(number)
+        chatting.cancel()
+
+    if os.name == "posix":
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, interrupt, number)
+    reactor.run(installSignalHandlers=False)
+    _end_tasks(loop)
+    try:
+        return chatting.result()
+    except SignInError as error:
+        return _complain(str(error), FAILED)
+    except (KeyboardInterrupt, EOFError):  # at a question
+        return _complain("nothing was done", 128 + signal.SIGINT)
+    except asyncio.CancelledError:
+        number = received[0] if received else signal.SIGINT
+        return _complain("interrupted", 128 + number)
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what still waits come to its end."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+
+
+async def _chat(reactor: Any, options: Options) -> int:
+    """Log in, and chat. Return the exit status."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not is_terminal and options.to is None and options.accept is None:
+        raise UsageError("this is no terminal: say whom to talk to, with --to NAME or --accept")
+    session = Session(options) if is_terminal else Pipe(options)
+    questions = _questions()
+    try:
+        client = await sign_in(reactor, options, questions, session)
+    finally:
+        if questions is not None:
+            questions.close()
+    return await session.run(client)
+
+
+def _questions() -> Questions | None:
+    try:
+        return Questions()
+    except OSError:
+        return None
+
+
+def _complain(text: str, status: int) -> int:
+    """Say what went wrong. Return `status`."""
+    print(f"asyncchat: {text}", file=sys.stderr)
+    return status

@@ -1,0 +1,208 @@
+"""The screen of a chat: what happens scrolls by above the line that is being typed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import platformdirs
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.styles import Style
+
+PROMPT = "> "
+
+STYLE = Style.from_dict(
+    {
+        "time": "ansibrightblack",
+        "own": "ansigreen bold",
+        "peer": "ansicyan bold",
+        "news": "ansiyellow",
+        "trouble": "ansired",
+        "bottom-toolbar": "noreverse",
+        "bottom-toolbar.text": "reverse",
+    }
+)
+
+
+def history_path() -> Path:
+    """Return where the lines that were typed are kept: in the user's folder for state."""
+    return platformdirs.user_state_path("asyncchat", appauthor=False) / "history"
+
+
+class Screen:
+    """Shows lines, and reads what is typed.
+
+    :param status: returns the text of the line at the bottom
+    :param complete: returns what the text before the cursor may become
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], str],
+        complete: Callable[[str], Iterable[str]],
+        history: Path | None = None,
+    ) -> None:
+        self.on_key: Callable[[], None] = lambda: None
+        self._lines: list[StyleAndTextTuples] = []
+        self._history = _History(history or history_path(), self.show_trouble)
+        self._session: PromptSession[str] = PromptSession(
+            PROMPT,
+            multiline=True,
+            prompt_continuation=lambda width, number, wraps: " " * width,
+            history=self._history,
+            completer=_Completer(complete),
+            complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE,
+            bottom_toolbar=status,
+            key_bindings=_key_bindings(),
+            style=STYLE,
+            erase_when_done=True,
+            enable_suspend=True,
+        )
+        self._session.app.key_processor.before_key_press += lambda _: self.on_key()
+
+    def typed_before(self) -> Iterable[str]:
+        """Return what was typed in earlier runs."""
+        return self._history.load_history_strings()
+
+    async def read(self, text: str = "") -> str:
+        """Return what is typed next; `text` stands there already.
+
+        :raises KeyboardInterrupt: Ctrl-C
+        :raises EOFError: Ctrl-D on an empty line
+        """
+        return await self._session.prompt_async(default=text)
+
+    def show_message(self, name: str, lines: list[str], is_own: bool) -> None:
+        """Show what somebody said."""
+        moment = time.strftime("%H:%M ")
+        head: StyleAndTextTuples = [
+            ("class:time", moment),
+            ("class:own" if is_own else "class:peer", name),
+            ("", ": "),
+        ]
+        indent = "\n" + " " * len(moment)
+        self._show([*head, ("", indent.join(lines))])
+
+    def show_news(self, text: str) -> None:
+        """Show what has happened."""
+        self._show([("class:time", time.strftime("%H:%M ")), ("class:news", text)])
+
+    def show_trouble(self, text: str) -> None:
+        """Show what went wrong."""
+        self._show([("class:time", time.strftime("%H:%M ")), ("class:trouble", text)])
+
+    def show_plain(self, text: str) -> None:
+        """Show `text` as it is."""
+        self._show([("", text)])
+
+    def stop(self) -> None:
+        """End `read`, as Ctrl-D would."""
+        if self._session.app.is_running:
+            self._session.app.exit(exception=EOFError())
+
+    def ring(self) -> None:
+        """Ring the terminal's bell."""
+        self._session.output.bell()
+        self._session.output.flush()
+
+    def refresh(self) -> None:
+        """Show the line at the bottom anew."""
+        self._session.app.invalidate()
+
+    def _show(self, line: StyleAndTextTuples) -> None:
+        """Show a line, together with others that come in the same moment."""
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._session.app.is_running:
+            run_in_terminal(self.flush)
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Show what is still to be shown. Nothing may be read meanwhile."""
+        lines, self._lines = self._lines, []
+        text = [fragment for line in lines for fragment in (*line, ("", "\n"))]
+        output = self._session.output
+        print_formatted_text(output, text, STYLE, color_depth=output.get_default_color_depth())
+
+
+class _History(FileHistory):
+    """What was typed, in a file for its user only. Where that fails, it says so, once.
+
+    :param complain: tells the user
+    """
+
+    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._complain: Callable[[str], None] | None = complain
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Return what was typed before, the newest first."""
+        try:
+            return list(super().load_history_strings())
+        except OSError as error:
+            self._tell(error)
+            return []
+
+    def store_string(self, string: str) -> None:
+        """Keep what was typed."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+            super().store_string(string)
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if self._complain is not None:
+            self._complain(f"What you type is not kept: {self._path}: {error.strerror}.")
+            self._complain = None
+
+
+class _Completer(Completer):
+    """Completes the last word."""
+
+    def __init__(self, complete: Callable[[str], Iterable[str]]) -> None:
+        self._complete = complete
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        """See `Completer`."""
+        text = document.text_before_cursor
+        length = len(text.rpartition(" ")[2])
+        for word in self._complete(text):
+            yield Completion(word, start_position=-length)
+
+
+def _key_bindings() -> KeyBindings:
+    """Enter sends; Alt-Enter begins a new line. A paste keeps its lines."""
+    bindings = KeyBindings()
+
+    @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))
+    def send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
+    def begin_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings
