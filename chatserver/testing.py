@@ -210,12 +210,20 @@ class Connection:
 
     def exchange(self, most: int = 2**20) -> bool:
         """Carry bytes both ways, `most` at most each way. Return whether anything happened."""
-        if self.is_cut:
-            return False
-        there = self._carry(self.client, self.server, most)
-        return self._carry(self.server, self.client, most) or there
+        there = self.to_server(most)
+        return self.to_client(most) or there
+
+    def to_server(self, most: int = 2**20) -> bool:
+        """Carry at most `most` bytes from the client to the server, and none back."""
+        return self._carry(self.client, self.server, most)
+
+    def to_client(self, most: int = 2**20) -> bool:
+        """Carry at most `most` bytes from the server to the client, and none back."""
+        return self._carry(self.server, self.client, most)
 
     def _carry(self, source: MemoryTransport, target: MemoryTransport, most: int) -> bool:
+        if self.is_cut:
+            return False
         happened = source.run()
         if source.sent and target.connected and target.is_reading:
             data = bytes(source.sent[:most])

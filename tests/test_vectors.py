@@ -6,6 +6,7 @@ the few lines in docs/protocol.md, and the one below, which shares no code with 
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 import struct
@@ -148,9 +149,10 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual({each["then"] for each in vectors()["streams"]}, {"end", "more", "bad"})
 
 
-def code_block(language: str) -> str:
-    """Return the one block of code of docs/protocol.md that is in `language`."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", PROTOCOL.read_text("utf-8"), re.S | re.M)
+def code_block(language: str, text: str = "") -> str:
+    """Return the one block of docs/protocol.md that is in `language` and has `text` in it."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PROTOCOL.read_text("utf-8"), re.S | re.M)
+    (block,) = [block for block in blocks if text in block]
     return block
 
 
@@ -208,7 +210,7 @@ class ProtocolPageTests(TestCase):
     def test_code(self) -> None:
         """The page's encoder and decoder do what tests/vectors.json asks for."""
         page: dict[str, Any] = {}
-        exec(code_block("python"), page)
+        exec(code_block("python", "def encode"), page)
         for vector in vectors()["packets"]:
             command, body = vector["command"], body_of(vector)
             self.assertEqual(page["encode"](command, body), wire_of(vector))
@@ -227,6 +229,31 @@ class ProtocolPageTests(TestCase):
                 vector["packets"],
             )
             self.assertEqual(then, vector["then"])
+
+    def test_matching(self) -> None:
+        """The page's code finds the request for each answer in the page's own three cases."""
+        accept, hi, how = (8, b"alice"), (3, b"hi"), (3, b"how are you?")
+        ok, hello = (4, b"OK"), (3, b"alice: hello")
+        left, lost, no_chat = (5, b"EXIT"), (5, b"LOST"), (5, b"NOCHAT")
+        for received, expected in (
+            ([accept, ok, ok, hello], [(accept, accept), (hi, ok), (how, ok), hello]),
+            (
+                [accept, ok, hello, left, no_chat],
+                [(accept, accept), (hi, ok), hello, left, (how, no_chat)],
+            ),
+            ([lost, no_chat, no_chat], [(accept, lost), (hi, no_chat), (how, no_chat)]),
+        ):
+            told: list[object] = []
+            page: dict[str, Any] = {each.name: int(each) for each in Command} | {
+                "collections": collections,
+                "tell_news": lambda *packet, told=told: told.append(packet),
+                "tell_answer": lambda request, *packet, told=told: told.append((request, packet)),
+            }
+            exec(code_block("python", "NEWS"), page)
+            page["queue"] += [accept, hi, how]
+            for packet in received:
+                page["received"](*packet)
+            self.assertEqual(expected, told)
 
     def test_every_code_is_explained(self) -> None:
         """The page's table of error codes has every code that the server knows, and no other."""

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import error as twisted_errors
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -68,16 +67,30 @@ def connect(
     """
     try:
         factory = ClientFactory(reactor, host, port, trust, handler)
-    except CertificateError as error:
+    except ConnectError as error:
         return fail(error)
     connecting: Deferred[Any] = factory.secure(endpoint).connect(factory)
     connecting.addCallback(lambda protocol: protocol.when_ready())
-    return connecting.addErrback(factory.explain)
+    connecting.addErrback(factory.explain)
+
+    # Endpoints tell of a cancellation as they like: as a host that does not exist, for one.
+    def cancel(outcome: Deferred[ChatClient]) -> None:
+        outcome.errback(CancelledError())
+        connecting.cancel()
+
+    def settle(result: Any) -> None:
+        if not outcome.called:
+            outcome.callback(result)
+
+    outcome: Deferred[ChatClient] = Deferred(cancel)
+    connecting.addBoth(settle)
+    return outcome
 
 
 class ClientFactory(Factory):
     """Makes connections to one server. For the parameters see `connect`.
 
+    :raises ConnectError: `host` is no name of a host
     :raises CertificateError: `trust` can't be used: its file can't be read, say
     """
 
@@ -94,7 +107,10 @@ class ClientFactory(Factory):
         self._reactor = reactor
         self._host = host
         self._port = port
-        self._verifier = (trust or SystemRoots()).verifier(host, port)
+        try:
+            self._verifier = (trust or SystemRoots()).verifier(host, port)
+        except UnicodeError as error:  # of IDNA
+            raise ConnectError(f"{host!r} is no name of a host") from error
         self._handler = handler or _Nobody()
 
     def secure(self, endpoint: IStreamClientEndpoint | None) -> IStreamClientEndpoint:
@@ -114,8 +130,6 @@ class ClientFactory(Factory):
         if isinstance(error, ChatError | CancelledError):
             return failure
         where = f"{self._host}, port {self._port}"
-        if isinstance(error, VerificationError):
-            return Failure(CertificateError(f"the certificate is not made out to {self._host}"))
         if isinstance(error, SSL.Error):
             return Failure(_explain_tls(error, where))
         if isinstance(error, twisted_errors.ConnectionRefusedError):
@@ -157,7 +171,7 @@ class ClientProtocol(Protocol):
         self._clock = clock
         self._verifier = verifier
         self._decoder = PacketDecoder()
-        self._ready: Deferred[ChatClient] = Deferred()
+        self._ready: Deferred[ChatClient] = Deferred(self._give_up)
         self._is_ready = False
         self._deadline: IDelayedCall | None = None
         self._refusal: Exception | None = None
@@ -219,6 +233,10 @@ class ClientProtocol(Protocol):
         self._deadline = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
 
     # --- Deadlines --------------------------------------------------------------------------
+
+    def _give_up(self, _: object) -> None:
+        """Nobody waits for the connection any more: connecting was cancelled."""
+        self.transport.abortConnection()
 
     def _refuse_after(self, seconds: float, refusal: Exception) -> None:
         def refuse() -> None:

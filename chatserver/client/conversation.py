@@ -153,6 +153,8 @@ class Core:
             chat.is_open = False
             for request in self.exchange.take_back(Command.MESSAGE):
                 request.outcome.errback(NotInChatError())
+            for request in self.exchange.take_back(Command.EXIT_CHAT):
+                request.outcome.callback(None)
             self.events.chat_ended(chat, reason)
 
 
@@ -399,7 +401,8 @@ def packet_received(session: Session, core: Core, packet: Packet) -> None:
         case Command.FIND_PEER:
             session.invited(packet.body)
         case Command.CHAT_ACCEPT:
-            if not core.exchange.accept_received(packet.body):
+            invitee = core.invitation and encode_name(core.invitation.invitee)
+            if not core.exchange.accept_received(packet.body, invitee == packet.body):
                 session.chat_opened(packet.body, None)
         case Command.ACK if packet.body in _ACK_CODES:
             code = AckCode(packet.body)

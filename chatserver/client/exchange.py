@@ -108,8 +108,9 @@ class Exchange:
     It sends without waiting for the answer before, with these exceptions, so that no text can
     reach somebody else than was meant:
 
-    * nothing is sent behind an accept,
-    * no Message is sent behind an invitation: with whom the chat is has to be known first,
+    * nothing is sent behind an accept, nor behind a login,
+    * no Message and no ExitChat is sent behind an invitation: with whom the chat is has to be
+      known first,
     * one at a time is sent until it is known that the server understands all commands: the
       reference server loses a packet that comes right behind another.
 
@@ -123,7 +124,7 @@ class Exchange:
     ) -> None:
         self.dialect = Dialect.UNKNOWN
         self.newest_inviter = b""
-        """Who has invited last. The reference server knows no other."""
+        """Who has invited last, until that is answered. The reference server knows no other."""
         self._send = send
         self._settle = settle
         self._waiting: deque[Request] = deque()
@@ -150,12 +151,22 @@ class Exchange:
         self._send_waiting()
         return True
 
-    def accept_received(self, peer: bytes) -> bool:
-        """ChatAccept came, with the name of `peer`: as `answer_received`."""
-        accepts = self._under_way and self._under_way[0].command is Command.CHAT_ACCEPT
-        if accepts and self._under_way[0].other == peer:
-            return self.answer_received(AckCode.CHAT)
-        return False
+    def accept_received(self, peer: bytes, is_doubtful: bool) -> bool:
+        """ChatAccept came, with the name of `peer`: as `answer_received`.
+
+        If each has invited the other, which `is_doubtful` tells, it is the answer to one's own
+        accept, or the news of theirs: then the answer still comes. A Login shows when it can't
+        come any more: for one who is logged in, it does nothing and is answered ALREADY.
+        """
+        oldest = self._under_way[0] if self._under_way else None
+        if oldest is None or oldest.command is not Command.CHAT_ACCEPT or oldest.other != peer:
+            return False
+        if is_doubtful:
+            login = Request(Command.LOGIN, b"")
+            login.outcome.addErrback(lambda _: None)
+            self._under_way.append(login)
+            self._send(Packet(login.command, login.body))
+        return self.answer_received(AckCode.CHAT)
 
     def unknown_received(self) -> bool:
         """The server did not know a command: put the request in the old form if there is one."""
@@ -210,9 +221,10 @@ class Exchange:
         if self.dialect is not Dialect.CURRENT:
             return False
         before = {each.command for each in self._under_way}
-        if Command.CHAT_ACCEPT in before:
+        if not before.isdisjoint((Command.CHAT_ACCEPT, Command.LOGIN)):
             return False
-        return not (request.command is Command.MESSAGE and Command.CHAT_REQUEST in before)
+        in_chat = request.command in (Command.MESSAGE, Command.EXIT_CHAT)
+        return not (in_chat and Command.CHAT_REQUEST in before)
 
     def _send_in_old_form(self, request: Request) -> None:
         """Send what the reference server understands, and answers only if it fails, or never."""
@@ -224,10 +236,12 @@ class Exchange:
                 if self._open_accept is not None:
                     self._settle(self._open_accept, ErrorCode.LOST)
                 self._open_accept = request
+                self.newest_inviter = b""
                 self._send(Packet(Command.ACK))
             case Command.CHAT_ACCEPT:
                 self._settle(request, ErrorCode.NO_INVITATION)
             case Command.CHAT_DECLINE if request.other == self.newest_inviter:
+                self.newest_inviter = b""
                 self._send(Packet(Command.ERROR))
                 self._settle(request, AckCode.OK)
             case Command.EXIT_CHAT:

@@ -69,6 +69,7 @@ class ReconnectingClient(Service):
         self._factory.opened = self._opened
         self._retry_policy = retry_policy or backoffPolicy()
         self._failures = 0
+        self._connection: ChatClient | None = None  # The present one or the last, logged in or not.
         self._end: ChatError | None = None
         self._waiters: list[Deferred[ChatError]] = []
         self._service = ClientService(
@@ -78,6 +79,7 @@ class ReconnectingClient(Service):
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._end = None
         self._service.startService()
 
     @inlineCallbacks
@@ -111,6 +113,7 @@ class ReconnectingClient(Service):
             if isinstance(error, CertificateError):
                 yield self._stop(error)
             return
+        self._connection = client
         try:
             yield client.log_in(self._name, self._password)
         except ChatError as error:
@@ -129,6 +132,10 @@ class ReconnectingClient(Service):
 
     @inlineCallbacks
     def _stop(self, reason: ChatError) -> Generator[Deferred[Any], Any, None]:
+        if self._end is not None:  # Who waits for that may stop it once more.
+            return
+        if self._connection is not None:  # Else its end would have no reason, and no deadline.
+            self._connection.abandon(reason)
         yield self._service.stopService()
         if self._end is None:
             self._end = reason

@@ -20,6 +20,7 @@ import platformdirs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
+from service_identity import CertificateError as NoNameError
 from service_identity import VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -80,7 +81,7 @@ class SystemRoots:
 
     def verifier(self, host: str, port: int) -> Verifier:
         """See `Trust`."""
-        return _Strict(_tls_options(host))
+        return _Strict(host)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class TrustFile:
         except ValueError as error:
             raise CertificateError(f"{self.path}: holds no certificate in PEM form") from error
         roots = [Certificate(crypto.X509.from_cryptography(each)) for each in found]
-        return _Strict(_tls_options(host, trustRootFromCertificates(roots)))
+        return _Strict(host, trustRootFromCertificates(roots))
 
 
 class Fingerprint:
@@ -161,7 +162,8 @@ class KnownHosts:
         line = f"{_entry(host, port)} {Fingerprint(fingerprint).fingerprint}\n"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self.path.open("a+", encoding="utf-8") as file:
+            opener = partial(os.open, mode=0o600)
+            with open(self.path, "a+", encoding="utf-8", opener=opener) as file:
                 file.seek(0)
                 if (text := file.read()) and not text.endswith("\n"):
                     line = "\n" + line
@@ -178,10 +180,10 @@ class KnownHosts:
         except (OSError, ValueError) as error:
             raise CertificateError(f"{self.path}: cannot be read: {_reason(error)}") from error
         for number, line in enumerate(text.splitlines(), 1):
-            entry, _, fingerprint = line.partition(" ")
-            if entry == _entry(host, port):
+            entry, *fingerprint = line.split(maxsplit=1)[:2] or [""]
+            if entry.lower() == _entry(host, port):
                 try:
-                    return number, Fingerprint(fingerprint).fingerprint
+                    return number, Fingerprint("".join(fingerprint)).fingerprint
                 except ValueError as error:
                     raise CertificateError(f"{self.path}, line {number}: {error}") from error
         return None
@@ -201,15 +203,25 @@ def fingerprint_of(connection: SSL.Connection) -> str:
 
 
 class _Strict(Verifier):
-    """Refuses in the handshake what Twisted, with service-identity, does not trust."""
+    """Refuses in the handshake what nobody vouches for, and a wrong name right after it.
+
+    Twisted's own check of the name lets certificates pass that have none.
+
+    :param trust_root: who vouches; None are the system's roots
+    """
+
+    def __init__(self, host: str, trust_root: Any = None) -> None:
+        super().__init__(_tls_options(host, trust_root))
+        self._host = host
 
     def _prepare(self, connection: SSL.Connection) -> None:
-        # Else the server's own certificate would be a root only if it has signed itself.
-        if (store := connection.get_context().get_cert_store()) is not None:
-            store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        _trust_leaves(connection)
+        how = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        connection.set_verify(how, lambda _, __, ___, ____, is_good: bool(is_good))
 
     def check(self, connection: SSL.Connection) -> None:
-        """All is checked already."""
+        if not _is_made_out_to(connection, self._host):
+            raise CertificateError(f"the certificate is not made out to {self._host}")
 
 
 class _Pinned(Verifier):
@@ -241,6 +253,7 @@ class _Unknown(Verifier):
 
     def _prepare(self, connection: SSL.Connection) -> None:
         self._is_trusted = True
+        _trust_leaves(connection)
         connection.set_verify(SSL.VERIFY_PEER, self._note)
 
     def _note(self, _: object, __: object, error: int, depth: int, is_good: object) -> bool:
@@ -249,16 +262,8 @@ class _Unknown(Verifier):
         return True
 
     def check(self, connection: SSL.Connection) -> None:
-        if not (self._is_trusted and self._has_right_name(connection)):
+        if not (self._is_trusted and _is_made_out_to(connection, self._host)):
             raise UnknownCertificateError(self._host, fingerprint_of(connection))
-
-    def _has_right_name(self, connection: SSL.Connection) -> bool:
-        verify = verify_ip_address if _is_address(self._host) else verify_hostname
-        try:
-            verify(connection, self._host)
-        except (VerificationError, ValueError):  # ValueError: no name in it, or not readable
-            return False
-        return True
 
 
 def _tls_options(host: str, trust_root: Any = None) -> IOpenSSLClientConnectionCreator:
@@ -269,8 +274,21 @@ def _tls_options(host: str, trust_root: Any = None) -> IOpenSSLClientConnectionC
     )
 
 
-def _is_address(host: str) -> bool:
-    return isIPAddress(host) or isIPv6Address(host)
+def _trust_leaves(connection: SSL.Connection) -> None:
+    """Let a server's own certificate be a root, also if it has not signed itself."""
+    if (store := connection.get_context().get_cert_store()) is not None:
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+
+def _is_made_out_to(connection: SSL.Connection, host: str) -> bool:
+    """Tell whether the certificate that the server shows names `host`."""
+    is_address = isIPAddress(host) or isIPv6Address(host)
+    verify = verify_ip_address if is_address else verify_hostname
+    try:
+        verify(connection, host)
+    except (VerificationError, NoNameError, ValueError):  # ValueError: it can't be read
+        return False
+    return True
 
 
 def _entry(host: str, port: int) -> str:

@@ -12,7 +12,7 @@ from twisted.internet import asyncioreactor
 
 from chatserver.terminal.options import Options, UsageError, parse
 from chatserver.terminal.pipe import Pipe
-from chatserver.terminal.questions import Questions
+from chatserver.terminal.questions import Questions, UserQuit
 from chatserver.terminal.session import Session
 from chatserver.terminal.signing_in import SignInError, sign_in
 from chatserver.terminal.status import FAILED, USAGE
@@ -67,8 +67,8 @@ def _run(options: Options) -> int:
         return chatting.result()
     except SignInError as error:
         return _complain(str(error), FAILED)
-    except (KeyboardInterrupt, EOFError):  # at a question
-        return _complain("nothing was done", 128 + signal.SIGINT)
+    except UserQuit:  # at a question
+        return _complain("not connected", 128 + signal.SIGINT)
     except asyncio.CancelledError:
         number = received[0] if received else signal.SIGINT
         return _complain("interrupted", 128 + number)
@@ -88,6 +88,8 @@ async def _chat(reactor: Any, options: Options) -> int:
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not is_terminal and options.to is None and options.accept is None:
         raise UsageError("this is no terminal: say whom to talk to, with --to NAME or --accept")
+    if not is_terminal and options.save is not None:
+        raise UsageError("--save: is for a terminal; here, redirect the output")
     session = Session(options) if is_terminal else Pipe(options)
     questions = _questions()
     try:

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chatserver import __version__
 from chatserver.client import DEFAULT_PORT, Fingerprint, KnownHosts, Trust, TrustFile
@@ -19,11 +19,10 @@ PASSWORD_VARIABLE = "ASYNCCHAT_PASSWORD"
 DESCRIPTION = "Chat with one other person, over TLS."
 
 EPILOG = """\
-The password is asked for, or taken from --password-file or $ASYNCCHAT_PASSWORD.
-In a pipe each line of the input is a message, and each message a line of the
-output. Exit status: 0 done, 1 no connection or no login, 2 wrong command line,
-3 nobody accepted, 4 something was not delivered.
-  echo hello | asyncchat --to bob alice@chat.example
+The password is asked for, or is in $ASYNCCHAT_PASSWORD. In a pipe each
+line is a message: echo hello | asyncchat --to bob alice@chat.example
+Exit status: 0 done, 1 no connection or login, 2 wrong command line, 3 nobody
+accepted, 4 something was not delivered.
 """
 
 
@@ -54,7 +53,7 @@ class Options:
     """
 
     address: Address | None
-    password: str | None
+    password: str | None = field(repr=False)
     may_register: bool
     trust: Trust
     to: str | None
@@ -102,9 +101,9 @@ def parse_address(text: str) -> Address:
     elif server.count(":") > 1:  # an IPv6 address alone
         host, port = server, None
     else:
-        host, _, port = server.partition(":")
-        port = port or None
-    if not (name and at and host) or ":" in name or re.search(r"\s", host):
+        host, colon, port = server.partition(":")
+        port = port if colon else None
+    if not (name and at and host) or ":" in name or re.search(r"[\s\[\]]", host):
         raise UsageError(f"{text!r} is no address: it has to be like alice@chat.example:5555")
     if port is None:
         return Address(name, host, DEFAULT_PORT)
@@ -116,6 +115,7 @@ def parse_address(text: str) -> Address:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="asyncchat",
+        usage="asyncchat [OPTIONS] [NAME@HOST[:PORT]]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

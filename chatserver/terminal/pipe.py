@@ -58,6 +58,7 @@ class Pipe(Handler):
 
     async def run(self, client: ChatClient) -> int:
         """Chat, and return the exit status."""
+        client.when_closed().addCallback(self._events.put_nowait)
         try:
             while True:
                 await self._talk(await self._meet(client))
@@ -99,10 +100,6 @@ class Pipe(Handler):
             self._events.put_nowait(error)
 
     def chat_ended(self, chat: Chat, reason: ChatError | None) -> None:
-        """See `Handler`."""
-        self._events.put_nowait(reason)
-
-    def connection_lost(self, client: ChatClient, reason: ChatError) -> None:
         """See `Handler`."""
         self._events.put_nowait(reason)
 

@@ -16,10 +16,17 @@ TERMINAL = "/dev/tty"
 """The terminal of the process, whatever its standard streams are: POSIX."""
 
 
+class UserQuit(Exception):  # noqa: N818 - it is no error
+    """The user has enough: Ctrl-C, or Ctrl-D on an empty line.
+
+    Not KeyboardInterrupt, which would end the event loop at once, and leave its threads.
+    """
+
+
 class Questions:
     """Asks at the process's terminal. What is answered goes into no history.
 
-    Ctrl-C is raised as KeyboardInterrupt, Ctrl-D as EOFError.
+    Each question may raise `UserQuit`.
 
     :raises OSError: there is no terminal
     """
@@ -52,9 +59,14 @@ class Questions:
 
     async def _prompt(self, question: str, **options: Any) -> str:
         session: PromptSession[str] = PromptSession(
-            input=self._input, output=self._output, history=DummyHistory(), **options
+            input=self._input,
+            output=self._output,
+            history=DummyHistory(),
+            interrupt_exception=UserQuit,
+            eof_exception=UserQuit,
+            **options,
         )
-        return await session.prompt_async(question)
+        return await session.prompt_async(question, handle_sigint=False)
 
 
 class _Hidden(Processor):

@@ -22,6 +22,8 @@ from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
+from chatserver.terminal.questions import UserQuit
+
 PROMPT = "> "
 
 STYLE = Style.from_dict(
@@ -71,6 +73,8 @@ class Screen:
             style=STYLE,
             erase_when_done=True,
             enable_suspend=True,
+            interrupt_exception=UserQuit,
+            eof_exception=UserQuit,
         )
         self._session.app.key_processor.before_key_press += lambda _: self.on_key()
 
@@ -81,10 +85,9 @@ class Screen:
     async def read(self, text: str = "") -> str:
         """Return what is typed next; `text` stands there already.
 
-        :raises KeyboardInterrupt: Ctrl-C
-        :raises EOFError: Ctrl-D on an empty line
+        :raises UserQuit: Ctrl-C, or Ctrl-D on an empty line
         """
-        return await self._session.prompt_async(default=text)
+        return await self._session.prompt_async(default=text, handle_sigint=False)
 
     def show_message(self, name: str, lines: list[str], is_own: bool) -> None:
         """Show what somebody said."""
@@ -108,11 +111,6 @@ class Screen:
     def show_plain(self, text: str) -> None:
         """Show `text` as it is."""
         self._show([("", text)])
-
-    def stop(self) -> None:
-        """End `read`, as Ctrl-D would."""
-        if self._session.app.is_running:
-            self._session.app.exit(exception=EOFError())
 
     def ring(self) -> None:
         """Ring the terminal's bell."""

@@ -25,6 +25,7 @@ from chatserver.client import (
 from chatserver.conversation import EXIT_TEXT
 from chatserver.printable import visible, visible_lines
 from chatserver.terminal.options import ANYBODY, Options
+from chatserver.terminal.questions import UserQuit
 from chatserver.terminal.screen import Screen
 from chatserver.terminal.status import DONE, FAILED
 from chatserver.terminal.transcript import Transcript
@@ -41,6 +42,9 @@ Anything else is said to the one you are in a chat with. Alt-Enter begins a new
 line, Tab completes, the arrow keys bring back what you typed before. To say
 something that begins with a slash, type two: //etc says /etc."""
 
+
+QUIT = "/quit"
+"""The command that ends the program."""
 
 SHOWN = 40
 """How many characters are shown of a message that was not delivered."""
@@ -65,7 +69,6 @@ class Session(Handler):
             "/help": self._help,
             "/invite": self._invite,
             "/leave": self._leave,
-            "/quit": self._quit,
             "/withdraw": self._withdraw,
         }
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,7 +115,7 @@ class Session(Handler):
                 reading.cancel()
             try:
                 text = self._obey(await reading)
-            except (EOFError, KeyboardInterrupt, asyncio.CancelledError):
+            except (UserQuit, asyncio.CancelledError):
                 return
 
     # --- What the user types ----------------------------------------------------------------
@@ -126,6 +129,9 @@ class Session(Handler):
         if not text.startswith("/") or "\n" in text.strip():
             return self._say(text, text)
         word, _, argument = text.strip().partition(" ")
+        if word == QUIT:
+            self._is_quitting = True
+            return ""
         command = self._commands.get(word)
         if command is None:
             self._trouble(f"There is no command {visible(word)}: /help shows them.")
@@ -247,10 +253,6 @@ class Session(Handler):
     async def _help(self, _: str) -> None:
         self._screen.show_plain(HELP)
 
-    async def _quit(self, _: str) -> None:
-        self._is_quitting = True
-        self._screen.stop()
-
     def _find_inviter(self, name: str) -> str | None:
         """Return whose invitation is meant: `name`'s, or the newest."""
         if name:
@@ -341,7 +343,7 @@ class Session(Handler):
         """Return what the last word of `text` may become: a command, or a name after one."""
         *before, word = text.split(" ")
         if not before:
-            words: Iterable[str] = self._commands if word.startswith("/") else ()
+            words: Iterable[str] = (*self._commands, QUIT) if word.startswith("/") else ()
         else:
             words = self._names if before[0] in self._commands else ()
         return sorted(each for each in words if each.startswith(word))

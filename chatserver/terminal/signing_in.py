@@ -40,8 +40,7 @@ async def sign_in(
     :param questions: None if nobody can be asked
     :raises SignInError: it did not come to that
     :raises UsageError: the address is not known, or is none
-    :raises KeyboardInterrupt: Ctrl-C
-    :raises EOFError: Ctrl-D
+    :raises UserQuit: the user has enough
     """
     if options.address is None:
         if questions is None:

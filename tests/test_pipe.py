@@ -1,0 +1,210 @@
+"""``asyncchat`` without a terminal: in a pipe, under cron."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from chatserver.packets import Command, Packet
+from chatserver.terminal.status import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
+from tests.blocking import Client
+from tests.processes import OK, TIMEOUT, ProcessTestCase, until
+from tests.terminals import client_command, environment
+
+PASSWORD = "correct horse"
+
+
+class PipeTests(ProcessTestCase):
+    """Lines in, lines out."""
+
+    def setUp(self) -> None:
+        self.base = Path(self.mktemp()).absolute()
+        self.base.mkdir(parents=True)
+        self.server = self.start()
+        self.port = self.server.wait_for_port(lambda: self.server.terminal)
+        self.certificate = str(self.server.folder / "certs" / "server.crt")
+
+    def address(self, name: str) -> str:
+        return f"{name}@localhost:{self.port}"
+
+    def begin(self, name: str, *options: str, **more: str) -> subprocess.Popen[bytes]:
+        """Start the client as user `name`, in a session of its own: it has no terminal."""
+        trust = () if "--fingerprint" in options else ("--trust-file", self.certificate)
+        process = subprocess.Popen(
+            [*client_command(), "--register", *trust, *options, self.address(name)],
+            env=environment(self.base, **{"ASYNCCHAT_PASSWORD": PASSWORD, **more}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+        def end() -> None:
+            process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        return process
+
+    def finish(self, process: subprocess.Popen[bytes], typed: bytes = b"") -> tuple[int, str, str]:
+        """Give `process` its input, and return its status and what it printed."""
+        out, err = process.communicate(typed, TIMEOUT)
+        return process.returncode, out.decode(), err.decode()
+
+    def until_online(self, name: str) -> None:
+        """Wait until the server has let `name` in."""
+        until(lambda: f"Logged in: '{name}'" in self.server.log, f"{name} online")
+
+    def test_hello(self) -> None:
+        """What is piped into one comes out of the other, line by line; both end well. Each line
+        comes as soon as it is said.
+        """
+        bob = self.begin("bob", "--accept")
+        self.until_online("bob")
+        alice = self.begin("alice", "--to", "bob")
+        alice.stdin.write("hello\n\ngrüß dich \x1b[1m\n".encode() + b"\xff no UTF-8")
+        alice.stdin.flush()
+        self.assertEqual(b"alice: hello\n", bob.stdout.readline())
+        status, out, err = self.finish(alice)
+        self.assertEqual((DONE, "", "asyncchat: in a chat with bob\n"), (status, out, err))
+        status, out, err = self.finish(bob)
+        self.assertEqual("alice: \nalice: grüß dich \\x1b[1m\nalice: \\xff no UTF-8\n", out)
+        self.assertEqual(DONE, status, err)
+        self.assertIn("alice has left", err)
+
+    def test_many_lines(self) -> None:
+        """Thousands of lines arrive, all and in order; a line that is too long, or can't be said,
+        is told, and the others arrive all the same.
+        """
+        bob = self.begin("bob", "--accept", "alice")
+        self.until_online("bob")
+        alice = self.begin("alice", "--to", "bob")
+        lines = [b"%d" % number for number in range(3000)]
+        lines[1000:1000] = [b"x" * 200_000, b"/exit"]
+        status, _, err = self.finish(alice, b"\n".join(lines) + b"\n")
+        self.assertEqual(NOT_DELIVERED, status)
+        self.assertIn("too long", err)
+        self.assertIn("/exit can't be said", err)
+        status, out, _ = self.finish(bob)
+        self.assertEqual([f"alice: {number}" for number in range(3000)], out.splitlines())
+        self.assertEqual(DONE, status)
+
+    def test_not_accepted(self) -> None:
+        """An invitation that does not become a chat is told, in a status of its own."""
+        status, out, err = self.finish(self.begin("alice", "--to", "nobody"), b"hello\n")
+        self.assertEqual((NOT_ACCEPTED, ""), (status, out))
+        self.assertEqual("asyncchat: nobody: not online\n", err)
+        with Client(self.port) as bob:
+            self.assertEqual(OK, bob.ask(Command.REGISTER, b"bob:correct horse"))
+            alice = self.begin("alice", "--to", "bob")
+            self.assertEqual(Packet(Command.FIND_PEER, b"alice"), bob.receive())
+            bob.send(Command.CHAT_DECLINE, b"alice")
+            status, _, err = self.finish(alice, b"hello\n")
+        self.assertEqual((NOT_ACCEPTED, "asyncchat: bob: declined\n"), (status, err))
+
+    def test_only_her(self) -> None:
+        """With --accept NAME nobody else's invitation is accepted; --forever goes on with the
+        next.
+        """
+        bob = self.begin("bob", "--accept", "alice", "--forever")
+        self.until_online("bob")
+        carol = self.begin("carol", "--to", "bob")
+        self.until_online("carol")
+        for text in (b"first\n", b"second\n"):
+            self.assertEqual(DONE, self.finish(self.begin("alice", "--to", "bob"), text)[0])
+        shown = [bob.stdout.readline(), bob.stdout.readline()]
+        self.assertEqual([b"alice: first\n", b"alice: second\n"], shown)
+        bob.send_signal(signal.SIGINT)
+        status, _, err = self.finish(bob)
+        self.assertEqual(128 + signal.SIGINT, status)
+        self.assertIn("interrupted", err)
+        self.assertEqual(NOT_ACCEPTED, self.finish(carol)[0])
+
+    def test_partner_leaves(self) -> None:
+        """If the partner leaves before all was said, that is told."""
+        with Client(self.port) as bob:
+            bob.ask(Command.REGISTER, b"bob:correct horse")
+            alice = self.begin("alice", "--to", "bob")
+            bob.receive()
+            bob.ask(Command.CHAT_ACCEPT, b"alice")
+            bob.send(Command.EXIT_CHAT)
+            self.assertEqual(NOT_DELIVERED, alice.wait(TIMEOUT))
+            self.assertIn("bob has left", self.finish(alice)[2])
+
+    def test_server_ends(self) -> None:
+        """A server that ends is told, in a sentence and a status."""
+        bob = self.begin("bob", "--accept")
+        self.until_online("bob")
+        self.server.terminate()
+        status, _, err = self.finish(bob)
+        self.assertEqual((FAILED, "asyncchat: the server is going down\n"), (status, err))
+        status, _, err = self.finish(self.begin("bob", "--accept"))
+        self.assertEqual(FAILED, status)
+        self.assertIn(f"nobody listens at localhost, port {self.port}", err)
+
+    def test_refusals(self) -> None:
+        """Whatever can't be done ends in one line that says why, and no question is asked."""
+        fingerprint = ("--fingerprint", "ab" * 32)
+        for name, options, more, status, text in (
+            ("alice", ("--to", "bob"), {"ASYNCCHAT_PASSWORD": ""}, FAILED, "no password"),
+            ("alice", (), {}, USAGE, "this is no terminal"),
+            ("alice", ("--to", "bob", *fingerprint), {}, FAILED, "does not show the certificate"),
+            ("al ice", ("--to", "bob"), {}, FAILED, "does not take such a name"),
+            ("alice", ("--to", "bob", "--save", "x"), {}, USAGE, "--save"),
+        ):
+            with self.subTest(name=name, options=options):
+                got, out, err = self.finish(self.begin(name, *options, **more))
+                self.assertEqual((status, ""), (got, out), err)
+                self.assertIn(text, err)
+                self.assertRegex(err, r"\Aasyncchat: [^\n]*\n\Z")
+
+    def test_unknown_certificate(self) -> None:
+        """In a pipe a certificate that nobody vouches for is refused, with its fingerprint."""
+        process = subprocess.run(
+            [*client_command(), "--accept", self.address("alice")],
+            env=environment(self.base, ASYNCCHAT_PASSWORD=PASSWORD),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            start_new_session=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        self.assertEqual(FAILED, process.returncode)
+        self.assertRegex(process.stderr.decode(), r"give --fingerprint (?:[0-9A-F]{2}:){31}..\n\Z")
+
+    def test_output_that_ends(self) -> None:
+        """When nobody reads the output any more it ends; a full disk is told in a sentence."""
+        for output, text in ((None, ""), ("/dev/full", "No space left on device")):
+            if output is not None and not os.path.exists(output):
+                continue
+            with Client(self.port) as bob:
+                bob.ask(Command.REGISTER, b"bob:correct horse")
+                bob.ask(Command.LOGIN, b"bob:correct horse")
+                trust = ("--trust-file", self.certificate, "--accept")
+                read, write = os.pipe()
+                if output is not None:
+                    os.close(write)
+                    write = os.open(output, os.O_WRONLY)
+                os.close(read)
+                process = subprocess.Popen(
+                    [*client_command(), "--register", *trust, self.address("alice")],
+                    env=environment(self.base, ASYNCCHAT_PASSWORD=PASSWORD),
+                    stdin=subprocess.DEVNULL,
+                    stdout=write,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+                os.close(write)
+                self.addCleanup(process.kill)
+                while bob.ask(Command.CHAT_REQUEST, b"alice") != Packet(Command.ACK, b"SENT"):
+                    time.sleep(0.05)
+                self.assertEqual(Packet(Command.CHAT_ACCEPT, b"alice"), bob.receive())
+                bob.ask(Command.MESSAGE, b"hello")
+                err = process.communicate(timeout=TIMEOUT)[1].decode()
+                self.assertEqual(FAILED, process.returncode, err)
+                self.assertIn(text, err)
+                self.assertNotIn("Traceback", err)
+                self.assertNotIn("Exception", err)

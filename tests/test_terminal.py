@@ -1,0 +1,314 @@
+"""``asyncchat`` in a real terminal, beside a real server."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import signal
+from pathlib import Path
+
+from chatserver.packets import Command
+from tests.blocking import Client
+from tests.processes import CHEAP, ProcessTestCase, Server, script
+
+try:
+    from tests.terminals import Terminal
+except ImportError as error:  # pexpect needs POSIX
+    missing = str(error)
+else:
+    missing = ""
+
+PASSWORD = "correct horse"
+
+
+class TerminalTestCase(ProcessTestCase):
+    """A test with a server and terminals."""
+
+    if missing:
+        skip = missing
+
+    shared: Server | None = None
+
+    def setUp(self) -> None:
+        self.base = Path(self.mktemp()).absolute()
+
+    def serve(self) -> Server:
+        """Start a server of the test's own, and wait for it."""
+        return self.use(self.start())
+
+    def share(self) -> Server:
+        """Use a server that all tests share which do it no harm."""
+        cls = TerminalTestCase
+        if cls.shared is None:
+            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
+            cls.shared = Server(command, self.folder())
+            atexit.register(cls.shared.kill)
+        return self.use(cls.shared)
+
+    def use(self, server: Server) -> Server:
+        self.port = server.wait_for_port(lambda: server.terminal)
+        self.certificate = str(server.folder / "certs" / "server.crt")
+        return server
+
+    def open(self, name: str, *options: str, **more: str) -> Terminal:
+        """Open a terminal in which the client is started as user `name`."""
+        address = f"{name}@localhost:{self.port}"
+        terminal = Terminal(self.base / name, *options, address, **more)
+        self.addCleanup(terminal.close)
+        return terminal
+
+    def enter(self, name: str, *options: str, **more: str) -> Terminal:
+        """Open a terminal in which the user `name` is logged in."""
+        more.setdefault("ASYNCCHAT_PASSWORD", PASSWORD)
+        return self.open(name, "--register", "--trust-file", self.certificate, *options, **more)
+
+    def chat(self) -> tuple[Terminal, Terminal]:
+        """Return the terminals of alice and bob, who are in a chat."""
+        alice, bob = self.enter("alice"), self.enter("bob")
+        alice.wait_for("You are alice")
+        bob.wait_for("You are bob")
+        alice.type("/invite bob\n")
+        bob.wait_for("alice invites you: /accept alice")
+        bob.type("/accept\n")
+        alice.wait_for("You are in a chat with bob")
+        bob.wait_for("You are in a chat with alice")
+        return alice, bob
+
+
+class ChatTests(TerminalTestCase):
+    """Two people."""
+
+    def test_from_nothing_to_a_chat(self) -> None:
+        """With the README in hand: trust the certificate, register, invite, accept, talk both
+        ways, leave. Nothing of a password is shown or kept.
+        """
+        server = self.share()
+        anna, ben = self.open("anna"), self.open("ben")
+        for terminal in (anna, ben):
+            terminal.wait_for("do you trust it from now on")
+            self.assertIn(self.fingerprint(server), re.sub(r"\s", "", terminal.text))
+            terminal.type("y\n")
+            terminal.wait_for("Password for ")
+            terminal.type(PASSWORD + "\n")
+            terminal.wait_for("Make a new account")
+            terminal.type("y\n")
+            terminal.wait_for("The password again:")
+            terminal.type(PASSWORD + "\n")
+            terminal.wait_for("You are ")
+        anna.type("/invite ben\n")
+        ben.wait_for("anna invites you: /accept anna or /decline anna")
+        self.assertIn(b"\a", ben.output)
+        ben.type("/acc\t\n")
+        ben.wait_for("You are in a chat with anna")
+        anna.wait_for("You are in a chat with ben")
+        ben.type("hello, anna\n")
+        anna.wait_for(r"\d\d:\d\d ben: hello, anna")
+        anna.type("hello, ben\n")
+        ben.wait_for(r"\d\d:\d\d anna: hello, ben")
+        anna.wait_until(lambda: "delivered" in anna.last_line, "delivered")
+        self.assertEqual(
+            anna.last_line,
+            f"in a chat with ben | 0 unread | delivered | anna@localhost:{self.port}",
+        )
+        anna.type("/leave\n")
+        ben.wait_for("anna has left the chat")
+        anna.wait_for("You have left the chat with ben")
+        for terminal in (anna, ben):
+            terminal.type("/quit\n")
+            self.assertEqual(0, terminal.wait_for_end())
+            self.assertIn("Goodbye.", terminal.text)
+            self.assertNotIn(PASSWORD, terminal.text)
+            self.assertNotIn(PASSWORD.encode(), terminal.output)
+        files = [path for path in self.base.rglob("*") if path.is_file()]
+        self.assertEqual({"known_hosts", "history"}, {path.name for path in files})
+        for path in files:
+            self.assertNotIn(PASSWORD, path.read_text())
+            self.assertEqual(0o600, path.stat().st_mode & 0o777, path)
+
+    def fingerprint(self, server: Server) -> str:
+        return re.search(r"fingerprint (\S+)", server.log)[1].rstrip(",")
+
+    def test_line_that_is_typed(self) -> None:
+        """Messages arrive above the line that is being typed, which stays as it is; they count as
+        unread until a key is pressed.
+        """
+        self.share()
+        alice, bob = self.chat()
+        bob.type("half a sen")
+        bob.wait_for("> half a sen")
+        for number in range(30):
+            alice.type(f"message {number}\n")
+        bob.wait_for("message 29")
+        bob.wait_until(lambda: "30 unread" in bob.last_line, "30 unread")
+        shown = re.findall(r"alice: message (\d+)", bob.text)
+        self.assertEqual([str(number) for number in range(30)], shown)
+        bob.type("tence\n")
+        alice.wait_for("bob: half a sentence")
+        bob.wait_until(lambda: "0 unread" in bob.last_line, "0 unread")
+
+    def test_paste(self) -> None:
+        """A long paste of several lines arrives whole, as one message; one that is too long is not
+        sent, and stays to be edited.
+        """
+        self.share()
+        alice, bob = self.chat()
+        lines = [f"line {number} " + "x" * 60 for number in range(100)]
+        alice.paste("\n".join(lines))
+        alice.type("\n")
+        bob.wait_for("line 99 x+\n")
+        seen = re.findall(r"line (\d+) ", bob.text)
+        self.assertEqual([str(number) for number in range(100)], seen)
+        self.assertEqual(1, len(re.findall("alice: line", bob.text)))
+        alice.paste("y" * 65_600)
+        alice.type("\n")
+        alice.wait_for("Too long: 65600 bytes, and 65528 fit. Nothing was sent.")
+        alice.type("\x15" + "short\n")  # Ctrl-U
+        bob.wait_for("alice: short")
+        self.assertNotIn("yyy", bob.text)
+
+    def test_escape_sequences(self) -> None:
+        """What a peer sends can't drive the terminal: control characters show as escapes, bytes
+        that are not UTF-8 too.
+        """
+        self.share()
+        bob = self.enter("bob")
+        bob.wait_for("You are bob")
+        with Client(self.port) as mallory:
+            mallory.ask(Command.REGISTER, b"mallory:correct horse")
+            mallory.ask(Command.CHAT_REQUEST, b"bob")
+            bob.wait_for("mallory invites you")
+            bob.type("/accept\n")
+            mallory.receive()
+            evil = "\x1b[2J\x1b]0;owned\a\x9b31m\x08\u202egnp.exe\r".encode() + b"\xff\xfe fin"
+            mallory.ask(Command.MESSAGE, evil)
+            bob.wait_for("fin")
+            self.assertIn(
+                r"mallory: \x1b[2J\x1b]0;owned\x07\x9b31m\x08\u202egnp.exe\r\xff\xfe fin",
+                bob.text.replace("\n", ""),
+            )
+            for sequence in (b"\x1b]0;owned", "\u202e".encode(), "\x9b".encode()):
+                self.assertNotIn(sequence, bob.output)
+
+    def test_peer_is_killed(self) -> None:
+        """A partner whose program is killed has left, and one can go on with others."""
+        self.share()
+        alice, bob = self.chat()
+        bob.signal(signal.SIGKILL)
+        bob.wait_for_end()
+        alice.wait_for("bob has left the chat")
+        alice.type("anybody?\n")
+        alice.wait_for("You are in no chat, and nobody heard that")
+        alice.wait_for("> anybody\\?")
+
+    def test_resize(self) -> None:
+        """In a window that becomes narrow and wide again all still works."""
+        self.share()
+        alice, bob = self.chat()
+        bob.resize(30, 10)
+        alice.type("a message that is longer than thirty columns\n")
+        bob.wait_for("(?s)a message that is.*longer.*thirty.*columns")
+        bob.resize(100, 30)
+        bob.type("seen\n")
+        alice.wait_for("bob: seen")
+
+    def test_no_color(self) -> None:
+        """With NO_COLOR nothing has a colour; without it names have one."""
+        self.share()
+        plain, coloured = self.enter("alice", NO_COLOR="1"), self.enter("bob")
+        for terminal in (plain, coloured):
+            terminal.wait_for("/help tells more")
+        colour = re.compile(rb"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")
+        self.assertIsNone(colour.search(plain.output))
+        self.assertIsNotNone(colour.search(coloured.output))
+
+    def test_history(self) -> None:
+        """What was typed comes back in the next run, and names met complete."""
+        self.share()
+        alice, _ = self.chat()
+        alice.type("/quit\n")
+        alice.wait_for_end()
+        again = self.enter("alice")
+        again.wait_for("You are alice")
+        again.type("/invite b\t\n")
+        again.wait_for("bob is invited")
+        again.type("\x1b[A\x1b[A\x1b[A")
+        again.wait_for("> /invite bob")
+
+
+class EndTests(TerminalTestCase):
+    """Each end is a sentence."""
+
+    def test_keys(self) -> None:
+        """Ctrl-C and Ctrl-D end the program."""
+        self.share()
+        for name, key in (("alice", "\x03"), ("bob", "\x04")):
+            terminal = self.enter(name)
+            terminal.wait_for("\n>")
+            terminal.type(key)
+            self.assertEqual(0, terminal.wait_for_end())
+            self.assertIn("Goodbye.", terminal.text)
+
+    def test_replaced(self) -> None:
+        """A login elsewhere ends the older one, which does not come back by itself."""
+        self.share()
+        older = self.enter("alice")
+        older.wait_for("You are alice")
+        newer = self.enter("alice")
+        newer.wait_for("You are alice")
+        self.assertEqual(1, older.wait_for_end())
+        self.assertIn("Disconnected: you have logged in elsewhere", older.text)
+
+    def test_server_ends(self) -> None:
+        """A server that goes down, or is killed, is told in a sentence."""
+        for end, sentence in (
+            (Server.terminate, "Disconnected: the server is going down."),
+            (Server.kill, "Disconnected: the connection to the server is lost."),
+        ):
+            server = self.serve()
+            terminal = self.enter("alice")
+            terminal.wait_for("You are alice")
+            terminal.type("half typed")
+            terminal.wait_for("half typed")
+            end(server)
+            self.assertEqual(1, terminal.wait_for_end())
+            self.assertIn(sentence, terminal.text)
+
+    def test_sigterm(self) -> None:
+        """SIGTERM ends it, and leaves the terminal as it was."""
+        self.share()
+        terminal = self.enter("alice")
+        terminal.wait_for("You are alice")
+        terminal.signal(signal.SIGTERM)
+        self.assertEqual(128 + signal.SIGTERM, terminal.wait_for_end())
+        self.assertIn("asyncchat: interrupted", terminal.text)
+
+    def test_changed_certificate(self) -> None:
+        """A server that shows another certificate than before is refused, by file and line."""
+        server = self.serve()
+        terminal = self.open("alice")
+        terminal.wait_for("do you trust it")
+        terminal.type("y\n")
+        terminal.wait_for("Password for alice")
+        terminal.type("\x04")
+        self.assertEqual(130, terminal.wait_for_end())
+        server.kill()
+        for path in (server.folder / "certs").iterdir():
+            path.unlink()
+        again = Server([*server.command[:-2], "--port", str(self.port)], server.folder)
+        self.addCleanup(again.kill)
+        again.wait_for_port(lambda: again.terminal)
+        terminal = self.open("alice")
+        self.assertEqual(1, terminal.wait_for_end())
+        text = re.sub(r"\s+", "", terminal.text)
+        self.assertIn("thecertificateoflocalhosthaschanged", text)
+        self.assertIn("known_hosts,line1", text)
+
+    def test_wrong_fingerprint(self) -> None:
+        """A certificate that is not the one named is refused; the one named is taken."""
+        server = self.share()
+        terminal = self.open("alice", "--fingerprint", "ab" * 32)
+        self.assertEqual(1, terminal.wait_for_end())
+        self.assertIn("does not show the certificate", terminal.text)
+        right = re.search(r"fingerprint (\S+),", server.log)[1].replace(":", "").lower()
+        terminal = self.open("alice", "--fingerprint", right)
+        terminal.wait_for("Password for alice")
