@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -124,6 +125,8 @@ class Server:
 class ProcessTestCase(SynchronousTestCase):
     """Starts processes, and ends them all."""
 
+    _shared: ClassVar[Server | None] = None
+
     if os.name != "posix":
         skip = "signals, file modes and daemons are for POSIX"
 
@@ -139,6 +142,14 @@ class ProcessTestCase(SynchronousTestCase):
         server = Server([*command, "asyncchat", "--port", "0", *CHEAP, *options], self.folder())
         self.addCleanup(server.kill)
         return server
+
+    def share(self) -> Server:
+        """Return a server that all tests share which do it no harm."""
+        if ProcessTestCase._shared is None:
+            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
+            ProcessTestCase._shared = Server(command, self.folder())
+            atexit.register(ProcessTestCase._shared.kill)
+        return ProcessTestCase._shared
 
     def connect(self, port: int) -> Client:
         """Connect to a server."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pexpect
 import pyte
@@ -37,6 +39,8 @@ class Terminal:
     :param home: the user's home: the known hosts and the history are below it
     """
 
+    _opened: ClassVar[set[Terminal]] = set()
+
     def __init__(
         self, home: Path, *arguments: str, columns: int = COLUMNS, rows: int = ROWS, **more: str
     ) -> None:
@@ -56,6 +60,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.output = b""
         """All that came, as it came."""
+        Terminal._opened.add(self)
 
     @property
     def text(self) -> str:
@@ -87,6 +92,9 @@ class Terminal:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not to be seen: {what}\n{self.text}")
             self._read()
+            # A program that asks its terminal something waits for the answer, looked at or not.
+            for other in Terminal._opened - {self}:
+                other._read(timeout=0)
         return self.text
 
     def wait_for_end(self) -> int:
@@ -110,15 +118,21 @@ class Terminal:
 
     def close(self) -> None:
         """End the program, whatever it is at."""
-        self._child.close(force=True)
+        Terminal._opened.discard(self)
+        if self._child.isalive():
+            self._child.kill(signal.SIGKILL)
+            self._child.wait()
+        self._child.ptyproc.delayafterclose = 0
+        self._child.close()
 
-    def _read(self) -> bool:
+    def _read(self, timeout: float = 0.05) -> bool:
         """Draw what comes. Return False at the end of the program."""
         try:
-            data = self._child.read_nonblocking(65536, timeout=0.05)
+            data = self._child.read_nonblocking(65536, timeout)
         except pexpect.TIMEOUT:
             return True
         except pexpect.EOF:
+            Terminal._opened.discard(self)
             return False
         self.output += data
         self._stream.feed(data)

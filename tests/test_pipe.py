@@ -11,7 +11,7 @@ from pathlib import Path
 from chatserver.packets import Command, Packet
 from chatserver.terminal.status import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
 from tests.blocking import Client
-from tests.processes import OK, TIMEOUT, ProcessTestCase, until
+from tests.processes import OK, TIMEOUT, ProcessTestCase, Server, until
 from tests.terminals import client_command, environment
 
 PASSWORD = "correct horse"
@@ -23,9 +23,12 @@ class PipeTests(ProcessTestCase):
     def setUp(self) -> None:
         self.base = Path(self.mktemp()).absolute()
         self.base.mkdir(parents=True)
-        self.server = self.start()
-        self.port = self.server.wait_for_port(lambda: self.server.terminal)
-        self.certificate = str(self.server.folder / "certs" / "server.crt")
+        self.use(self.share())
+
+    def use(self, server: Server) -> None:
+        self.server = server
+        self.port = server.wait_for_port(lambda: server.terminal)
+        self.certificate = str(server.folder / "certs" / "server.crt")
 
     def address(self, name: str) -> str:
         return f"{name}@localhost:{self.port}"
@@ -79,63 +82,64 @@ class PipeTests(ProcessTestCase):
         """Thousands of lines arrive, all and in order; a line that is too long, or can't be said,
         is told, and the others arrive all the same.
         """
-        bob = self.begin("bob", "--accept", "alice")
-        self.until_online("bob")
-        alice = self.begin("alice", "--to", "bob")
+        ben = self.begin("ben", "--accept", "anna")
+        self.until_online("ben")
+        anna = self.begin("anna", "--to", "ben")
         lines = [b"%d" % number for number in range(3000)]
         lines[1000:1000] = [b"x" * 200_000, b"/exit"]
-        status, _, err = self.finish(alice, b"\n".join(lines) + b"\n")
+        status, _, err = self.finish(anna, b"\n".join(lines) + b"\n")
         self.assertEqual(NOT_DELIVERED, status)
         self.assertIn("too long", err)
         self.assertIn("/exit can't be said", err)
-        status, out, _ = self.finish(bob)
-        self.assertEqual([f"alice: {number}" for number in range(3000)], out.splitlines())
+        status, out, _ = self.finish(ben)
+        self.assertEqual([f"anna: {number}" for number in range(3000)], out.splitlines())
         self.assertEqual(DONE, status)
 
     def test_not_accepted(self) -> None:
         """An invitation that does not become a chat is told, in a status of its own."""
-        status, out, err = self.finish(self.begin("alice", "--to", "nobody"), b"hello\n")
+        status, out, err = self.finish(self.begin("ada", "--to", "nobody"), b"hello\n")
         self.assertEqual((NOT_ACCEPTED, ""), (status, out))
         self.assertEqual("asyncchat: nobody: not online\n", err)
-        with Client(self.port) as bob:
-            self.assertEqual(OK, bob.ask(Command.REGISTER, b"bob:correct horse"))
-            alice = self.begin("alice", "--to", "bob")
-            self.assertEqual(Packet(Command.FIND_PEER, b"alice"), bob.receive())
-            bob.send(Command.CHAT_DECLINE, b"alice")
-            status, _, err = self.finish(alice, b"hello\n")
-        self.assertEqual((NOT_ACCEPTED, "asyncchat: bob: declined\n"), (status, err))
+        with Client(self.port) as bert:
+            self.assertEqual(OK, bert.ask(Command.REGISTER, b"bert:correct horse"))
+            ada = self.begin("ada", "--to", "bert")
+            self.assertEqual(Packet(Command.FIND_PEER, b"ada"), bert.receive())
+            bert.send(Command.CHAT_DECLINE, b"ada")
+            status, _, err = self.finish(ada, b"hello\n")
+        self.assertEqual((NOT_ACCEPTED, "asyncchat: bert: declined\n"), (status, err))
 
     def test_only_her(self) -> None:
         """With --accept NAME nobody else's invitation is accepted; --forever goes on with the
         next.
         """
-        bob = self.begin("bob", "--accept", "alice", "--forever")
-        self.until_online("bob")
-        carol = self.begin("carol", "--to", "bob")
+        bill = self.begin("bill", "--accept", "amy", "--forever")
+        self.until_online("bill")
+        carol = self.begin("carol", "--to", "bill")
         self.until_online("carol")
         for text in (b"first\n", b"second\n"):
-            self.assertEqual(DONE, self.finish(self.begin("alice", "--to", "bob"), text)[0])
-        shown = [bob.stdout.readline(), bob.stdout.readline()]
-        self.assertEqual([b"alice: first\n", b"alice: second\n"], shown)
-        bob.send_signal(signal.SIGINT)
-        status, _, err = self.finish(bob)
+            self.assertEqual(DONE, self.finish(self.begin("amy", "--to", "bill"), text)[0])
+        shown = [bill.stdout.readline(), bill.stdout.readline()]
+        self.assertEqual([b"amy: first\n", b"amy: second\n"], shown)
+        bill.send_signal(signal.SIGINT)
+        status, _, err = self.finish(bill)
         self.assertEqual(128 + signal.SIGINT, status)
         self.assertIn("interrupted", err)
         self.assertEqual(NOT_ACCEPTED, self.finish(carol)[0])
 
     def test_partner_leaves(self) -> None:
         """If the partner leaves before all was said, that is told."""
-        with Client(self.port) as bob:
-            bob.ask(Command.REGISTER, b"bob:correct horse")
-            alice = self.begin("alice", "--to", "bob")
-            bob.receive()
-            bob.ask(Command.CHAT_ACCEPT, b"alice")
-            bob.send(Command.EXIT_CHAT)
-            self.assertEqual(NOT_DELIVERED, alice.wait(TIMEOUT))
-            self.assertIn("bob has left", self.finish(alice)[2])
+        with Client(self.port) as bo:
+            bo.ask(Command.REGISTER, b"bo:correct horse")
+            ann = self.begin("ann", "--to", "bo")
+            bo.receive()
+            bo.ask(Command.CHAT_ACCEPT, b"ann")
+            bo.send(Command.EXIT_CHAT)
+            self.assertEqual(NOT_DELIVERED, ann.wait(TIMEOUT))
+            self.assertIn("bo has left", self.finish(ann)[2])
 
     def test_server_ends(self) -> None:
         """A server that ends is told, in a sentence and a status."""
+        self.use(self.start())
         bob = self.begin("bob", "--accept")
         self.until_online("bob")
         self.server.terminate()
@@ -148,15 +152,17 @@ class PipeTests(ProcessTestCase):
     def test_refusals(self) -> None:
         """Whatever can't be done ends in one line that says why, and no question is asked."""
         fingerprint = ("--fingerprint", "ab" * 32)
-        for name, options, more, status, text in (
-            ("alice", ("--to", "bob"), {"ASYNCCHAT_PASSWORD": ""}, FAILED, "no password"),
-            ("alice", (), {}, USAGE, "this is no terminal"),
-            ("alice", ("--to", "bob", *fingerprint), {}, FAILED, "does not show the certificate"),
-            ("al ice", ("--to", "bob"), {}, FAILED, "does not take such a name"),
-            ("alice", ("--to", "bob", "--save", "x"), {}, USAGE, "--save"),
-        ):
+        cases = (
+            ("zoe", ("--to", "zed"), {"ASYNCCHAT_PASSWORD": ""}, FAILED, "no password"),
+            ("zoe", (), {}, USAGE, "this is no terminal"),
+            ("zoe", ("--to", "zed", *fingerprint), {}, FAILED, "does not show the certificate"),
+            ("zo e", ("--to", "zed"), {}, FAILED, "does not take such a name"),
+            ("zoe", ("--to", "zed", "--save", "x"), {}, USAGE, "--save"),
+        )
+        started = [self.begin(name, *options, **more) for name, options, more, _, _ in cases]
+        for process, (name, options, _, status, text) in zip(started, cases, strict=True):
             with self.subTest(name=name, options=options):
-                got, out, err = self.finish(self.begin(name, *options, **more))
+                got, out, err = self.finish(process)
                 self.assertEqual((status, ""), (got, out), err)
                 self.assertIn(text, err)
                 self.assertRegex(err, r"\Aasyncchat: [^\n]*\n\Z")
@@ -180,9 +186,9 @@ class PipeTests(ProcessTestCase):
         for output, text in ((None, ""), ("/dev/full", "No space left on device")):
             if output is not None and not os.path.exists(output):
                 continue
-            with Client(self.port) as bob:
-                bob.ask(Command.REGISTER, b"bob:correct horse")
-                bob.ask(Command.LOGIN, b"bob:correct horse")
+            with Client(self.port) as bodo:
+                bodo.ask(Command.REGISTER, b"bodo:correct horse")
+                bodo.ask(Command.LOGIN, b"bodo:correct horse")
                 trust = ("--trust-file", self.certificate, "--accept")
                 read, write = os.pipe()
                 if output is not None:
@@ -190,7 +196,7 @@ class PipeTests(ProcessTestCase):
                     write = os.open(output, os.O_WRONLY)
                 os.close(read)
                 process = subprocess.Popen(
-                    [*client_command(), "--register", *trust, self.address("alice")],
+                    [*client_command(), "--register", *trust, self.address("aida")],
                     env=environment(self.base, ASYNCCHAT_PASSWORD=PASSWORD),
                     stdin=subprocess.DEVNULL,
                     stdout=write,
@@ -199,10 +205,10 @@ class PipeTests(ProcessTestCase):
                 )
                 os.close(write)
                 self.addCleanup(process.kill)
-                while bob.ask(Command.CHAT_REQUEST, b"alice") != Packet(Command.ACK, b"SENT"):
+                while bodo.ask(Command.CHAT_REQUEST, b"aida") != Packet(Command.ACK, b"SENT"):
                     time.sleep(0.05)
-                self.assertEqual(Packet(Command.CHAT_ACCEPT, b"alice"), bob.receive())
-                bob.ask(Command.MESSAGE, b"hello")
+                self.assertEqual(Packet(Command.CHAT_ACCEPT, b"aida"), bodo.receive())
+                bodo.ask(Command.MESSAGE, b"hello")
                 err = process.communicate(timeout=TIMEOUT)[1].decode()
                 self.assertEqual(FAILED, process.returncode, err)
                 self.assertIn(text, err)

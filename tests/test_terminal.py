@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import re
 import signal
 from pathlib import Path
 
 from chatserver.packets import Command
 from tests.blocking import Client
-from tests.processes import CHEAP, ProcessTestCase, Server, script
+from tests.processes import ProcessTestCase, Server
 
 try:
     from tests.terminals import Terminal
@@ -27,23 +26,12 @@ class TerminalTestCase(ProcessTestCase):
     if missing:
         skip = missing
 
-    shared: Server | None = None
-
     def setUp(self) -> None:
         self.base = Path(self.mktemp()).absolute()
 
     def serve(self) -> Server:
         """Start a server of the test's own, and wait for it."""
         return self.use(self.start())
-
-    def share(self) -> Server:
-        """Use a server that all tests share which do it no harm."""
-        cls = TerminalTestCase
-        if cls.shared is None:
-            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
-            cls.shared = Server(command, self.folder())
-            atexit.register(cls.shared.kill)
-        return self.use(cls.shared)
 
     def use(self, server: Server) -> Server:
         self.port = server.wait_for_port(lambda: server.terminal)
@@ -82,7 +70,7 @@ class ChatTests(TerminalTestCase):
         """With the README in hand: trust the certificate, register, invite, accept, talk both
         ways, leave. Nothing of a password is shown or kept.
         """
-        server = self.share()
+        server = self.use(self.share())
         anna, ben = self.open("anna"), self.open("ben")
         for terminal in (anna, ben):
             terminal.wait_for("do you trust it from now on")
@@ -132,7 +120,7 @@ class ChatTests(TerminalTestCase):
         """Messages arrive above the line that is being typed, which stays as it is; they count as
         unread until a key is pressed.
         """
-        self.share()
+        self.use(self.share())
         alice, bob = self.chat()
         bob.type("half a sen")
         bob.wait_for("> half a sen")
@@ -150,7 +138,7 @@ class ChatTests(TerminalTestCase):
         """A long paste of several lines arrives whole, as one message; one that is too long is not
         sent, and stays to be edited.
         """
-        self.share()
+        self.use(self.share())
         alice, bob = self.chat()
         lines = [f"line {number} " + "x" * 60 for number in range(100)]
         alice.paste("\n".join(lines))
@@ -170,7 +158,7 @@ class ChatTests(TerminalTestCase):
         """What a peer sends can't drive the terminal: control characters show as escapes, bytes
         that are not UTF-8 too.
         """
-        self.share()
+        self.use(self.share())
         bob = self.enter("bob")
         bob.wait_for("You are bob")
         with Client(self.port) as mallory:
@@ -191,7 +179,7 @@ class ChatTests(TerminalTestCase):
 
     def test_peer_is_killed(self) -> None:
         """A partner whose program is killed has left, and one can go on with others."""
-        self.share()
+        self.use(self.share())
         alice, bob = self.chat()
         bob.signal(signal.SIGKILL)
         bob.wait_for_end()
@@ -202,7 +190,7 @@ class ChatTests(TerminalTestCase):
 
     def test_resize(self) -> None:
         """In a window that becomes narrow and wide again all still works."""
-        self.share()
+        self.use(self.share())
         alice, bob = self.chat()
         bob.resize(30, 10)
         alice.type("a message that is longer than thirty columns\n")
@@ -213,7 +201,7 @@ class ChatTests(TerminalTestCase):
 
     def test_no_color(self) -> None:
         """With NO_COLOR nothing has a colour; without it names have one."""
-        self.share()
+        self.use(self.share())
         plain, coloured = self.enter("alice", NO_COLOR="1"), self.enter("bob")
         for terminal in (plain, coloured):
             terminal.wait_for("/help tells more")
@@ -223,7 +211,7 @@ class ChatTests(TerminalTestCase):
 
     def test_history(self) -> None:
         """What was typed comes back in the next run, and names met complete."""
-        self.share()
+        self.use(self.share())
         alice, _ = self.chat()
         alice.type("/quit\n")
         alice.wait_for_end()
@@ -240,7 +228,7 @@ class EndTests(TerminalTestCase):
 
     def test_keys(self) -> None:
         """Ctrl-C and Ctrl-D end the program."""
-        self.share()
+        self.use(self.share())
         for name, key in (("alice", "\x03"), ("bob", "\x04")):
             terminal = self.enter(name)
             terminal.wait_for("\n>")
@@ -250,7 +238,7 @@ class EndTests(TerminalTestCase):
 
     def test_replaced(self) -> None:
         """A login elsewhere ends the older one, which does not come back by itself."""
-        self.share()
+        self.use(self.share())
         older = self.enter("alice")
         older.wait_for("You are alice")
         newer = self.enter("alice")
@@ -275,7 +263,7 @@ class EndTests(TerminalTestCase):
 
     def test_sigterm(self) -> None:
         """SIGTERM ends it, and leaves the terminal as it was."""
-        self.share()
+        self.use(self.share())
         terminal = self.enter("alice")
         terminal.wait_for("You are alice")
         terminal.signal(signal.SIGTERM)
@@ -305,7 +293,7 @@ class EndTests(TerminalTestCase):
 
     def test_wrong_fingerprint(self) -> None:
         """A certificate that is not the one named is refused; the one named is taken."""
-        server = self.share()
+        server = self.use(self.share())
         terminal = self.open("alice", "--fingerprint", "ab" * 32)
         self.assertEqual(1, terminal.wait_for_end())
         self.assertIn("does not show the certificate", terminal.text)
