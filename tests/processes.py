@@ -144,7 +144,7 @@ class ProcessTestCase(SynchronousTestCase):
         return server
 
     def share(self) -> Server:
-        """Return a server that all tests share which do it no harm."""
+        """Return a server that all tests share which do it no harm, its accounts included."""
         if ProcessTestCase._shared is None:
             command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
             ProcessTestCase._shared = Server(command, self.folder())

@@ -71,8 +71,8 @@ class ChatTests(TerminalTestCase):
         ways, leave. Nothing of a password is shown or kept.
         """
         server = self.use(self.share())
-        anna, ben = self.open("anna"), self.open("ben")
-        for terminal in (anna, ben):
+        newanna, newben = self.open("newanna"), self.open("newben")
+        for terminal in (newanna, newben):
             terminal.wait_for("do you trust it from now on")
             self.assertIn(self.fingerprint(server), re.sub(r"\s", "", terminal.text))
             terminal.type("y\n")
@@ -83,25 +83,25 @@ class ChatTests(TerminalTestCase):
             terminal.wait_for("The password again:")
             terminal.type(PASSWORD + "\n")
             terminal.wait_for("You are ")
-        anna.type("/invite ben\n")
-        ben.wait_for("anna invites you: /accept anna or /decline anna")
-        self.assertIn(b"\a", ben.output)
-        ben.type("/acc\t\n")
-        ben.wait_for("You are in a chat with anna")
-        anna.wait_for("You are in a chat with ben")
-        ben.type("hello, anna\n")
-        anna.wait_for(r"\d\d:\d\d ben: hello, anna")
-        anna.type("hello, ben\n")
-        ben.wait_for(r"\d\d:\d\d anna: hello, ben")
-        anna.wait_until(lambda: "delivered" in anna.last_line, "delivered")
+        newanna.type("/invite newben\n")
+        newben.wait_for("newanna invites you: /accept newanna or /decline newanna")
+        self.assertIn(b"\a", newben.output)
+        newben.type("/acc\t\n")
+        newben.wait_for("You are in a chat with newanna")
+        newanna.wait_for("You are in a chat with newben")
+        newben.type("hello, newanna\n")
+        newanna.wait_for(r"\d\d:\d\d newben: hello, newanna")
+        newanna.type("hello, newben\n")
+        newben.wait_for(r"\d\d:\d\d newanna: hello, newben")
+        newanna.wait_until(lambda: "delivered" in newanna.last_line, "delivered")
         self.assertEqual(
-            anna.last_line,
-            f"in a chat with ben | 0 unread | delivered | anna@localhost:{self.port}",
+            newanna.last_line,
+            f"in a chat with newben | 0 unread | delivered | newanna@localhost:{self.port}",
         )
-        anna.type("/leave\n")
-        ben.wait_for("anna has left the chat")
-        anna.wait_for("You have left the chat with ben")
-        for terminal in (anna, ben):
+        newanna.type("/leave\n")
+        newben.wait_for("newanna has left the chat")
+        newanna.wait_for("You have left the chat with newben")
+        for terminal in (newanna, newben):
             terminal.type("/quit\n")
             self.assertEqual(0, terminal.wait_for_end())
             self.assertIn("Goodbye.", terminal.text)
