@@ -149,7 +149,7 @@ class ChatTests(TerminalTestCase):
         self.assertEqual(1, len(re.findall("alice: line", bob.text)))
         alice.paste("y" * 65_600)
         alice.type("\n")
-        alice.wait_for("Too long: 65600 bytes, and 65528 fit. Nothing was sent.")
+        alice.wait_for("(?s)Too long: 65600 bytes, and 65528 fit. Nothing was sent.*yyy")
         alice.type("\x15" + "short\n")  # Ctrl-U
         bob.wait_for("alice: short")
         self.assertNotIn("yyy", bob.text)
@@ -221,6 +221,83 @@ class ChatTests(TerminalTestCase):
         again.wait_for("bob is invited")
         again.type("\x1b[A\x1b[A\x1b[A")
         again.wait_for("> /invite bob")
+
+    def test_commands(self) -> None:
+        """Every command does what /help says, or tells what is wrong; nothing typed is lost."""
+        self.use(self.share())
+        saved = self.base / "saved"
+        alice = self.enter("alice", "--save", str(saved))
+        bob = self.enter("bob", "--accept", "carol")
+        alice.wait_for("You are alice")
+        bob.wait_for("You are bob")
+        for typed, shown in (
+            ("/help\n", "(?s)/withdraw .*end the program"),
+            ("/nonsense\n", "(?s)There is no command /nonsense.*> /nonsense"),
+            ("\x15/invite\n", "Whom"),
+            ("/invite nobody\n", "nobody: not online"),
+            ("/invite alice\n", "alice: that is you"),
+            ("/accept\n", "Nobody has invited you"),
+            ("/accept zed\n", "zed: there is no such invitation"),
+            ("/leave\n", "You are in no chat"),
+            ("/withdraw\n", "You have invited nobody"),
+            ("/invite bob\n", "bob is invited"),
+            ("/withdraw\n", "The invitation to bob is withdrawn"),
+        ):
+            alice.type(typed)
+            alice.wait_for(shown)
+        bob.type("/accept\n")
+        bob.wait_for("alice: that invitation is gone")
+        alice.type("/invite bob\n")
+        bob.wait_until(lambda: bob.text.count("alice invites you") == 2, "invited again")
+        bob.type("/decline\n")
+        alice.wait_for("bob: declined")
+        carol = self.enter("carol", "--to", "bob")
+        carol.wait_for("You are in a chat with bob")
+        alice.type("/invite bob\n")
+        alice.wait_for("bob: busy")
+        carol.type("/invite alice\n")
+        carol.wait_for("You are in a chat with bob: /leave it first")
+        carol.type("//exit\n")
+        carol.wait_for("(?s)/exit can't be said.*> //exit")
+        carol.type("\x15//etc/passwd\n")
+        bob.wait_for("carol: /etc/passwd")
+        carol.type("/exit\n")
+        bob.wait_for("carol has left the chat")
+        alice.type("/quit\n")
+        alice.wait_for_end()
+        self.assertIn("* bob is invited.", saved.read_text())
+        self.assertEqual(0o600, saved.stat().st_mode & 0o777)
+
+    def test_passwords(self) -> None:
+        """A wrong password is asked for again, three times; a new account's is asked for twice,
+        and must be one that the server takes.
+        """
+        self.use(self.share())
+        with Client(self.port) as client:
+            client.ask(Command.REGISTER, b"erin:correct horse")
+        terminal = self.open("erin", "--trust-file", self.certificate)
+        for typed, shown in (
+            ("wrong horse\n", "There is no account erin with that password"),
+            ("y\n", "The password again"),
+            ("wrong horse\n", "there is an account erin, with another password"),
+            (PASSWORD + "\n", "You are erin"),
+        ):
+            terminal.type(typed)
+            terminal.wait_for(shown)
+        terminal = self.open("newerin", "--trust-file", self.certificate)
+        for typed, shown in (
+            ("short\n", "There is no account newerin"),
+            ("y\n", "The password again"),
+            ("other\n", "The two differ"),
+            ("short\n", "(?s)differ.*There is no account"),
+            ("y\n", "(?s)again.*again"),
+            ("short\n", "does not take such a name or password"),
+            ("n\n", "(?s)take such.*There is no account"),
+            ("n\n", "that was not the password"),
+        ):
+            terminal.type(typed)
+            terminal.wait_for(shown)
+        self.assertEqual(1, terminal.wait_for_end())
 
 
 class EndTests(TerminalTestCase):

@@ -225,24 +225,29 @@ class Session(Handler):
         if self._chat is not None:
             self._trouble(f"You are in a chat with {visible(self._chat.peer)}: /leave it first.")
             return
+        shown = visible(inviter)
         try:
             await result(self._client.accept(inviter))
         except LostError:
-            self._trouble(
-                f"{visible(inviter)}: that invitation is gone. /invite {visible(inviter)}?"
-            )
+            self._trouble(f"{shown}: that invitation is gone. Invite {shown} instead.")
+        except RefusedError as error:
+            self._trouble(f"{shown}: {error}.")
         finally:
             self._forget(inviter)
 
     async def _decline(self, name: str) -> None:
         assert self._client is not None
         inviter = self._find_inviter(name)
-        if inviter is not None:
-            try:
-                await result(self._client.decline(inviter))
-                self._news(f"{visible(inviter)} is declined.")
-            finally:
-                self._forget(inviter)
+        if inviter is None:
+            return
+        shown = visible(inviter)
+        try:
+            await result(self._client.decline(inviter))
+            self._news(f"{shown} is declined.")
+        except RefusedError as error:
+            self._trouble(f"{shown}: {error}.")
+        finally:
+            self._forget(inviter)
 
     async def _leave(self, _: str) -> None:
         if self._chat is None:
