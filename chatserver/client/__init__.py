@@ -28,7 +28,7 @@ docs/client.md tells more, and examples/ has programs to start from.
 """
 
 from chatserver.client.chat import Chat, Invitation, Message
-from chatserver.client.client import ChatClient
+from chatserver.client.client import ChatClient, Handler
 from chatserver.client.connection import DEFAULT_PORT, connect
 from chatserver.client.errors import (
     AlreadyLoggedInError,
@@ -67,7 +67,6 @@ from chatserver.client.errors import (
     WithdrawnError,
     YourselfError,
 )
-from chatserver.client.handler import Handler
 from chatserver.client.reconnecting import ReconnectingClient
 from chatserver.client.trust import Fingerprint, KnownHosts, SystemRoots, Trust, TrustFile
 

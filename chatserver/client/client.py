@@ -1,10 +1,10 @@
-"""A connection to a server, as applications use it."""
+"""What an application uses of a connection, and what it hears of it."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import Logger
@@ -26,8 +26,46 @@ from chatserver.client.errors import (
     NotOnlineError,
 )
 from chatserver.client.exchange import Request
-from chatserver.client.handler import Handler
 from chatserver.packets import MAX_BODY, Command, Packet
+
+
+class Handler(Protocol):
+    """Hears what happens on a connection. Inherit from it, and override what matters to you.
+
+    A method may return a Deferred, or be an ``async def``. Nobody waits for it: the next event
+    comes when it comes. An error that it ends with is logged.
+    """
+
+    def connected(self, client: ChatClient) -> object:
+        """A `ReconnectingClient` has connected and logged in, at first or again."""
+        return None
+
+    def invited(self, client: ChatClient, inviter: str) -> object:
+        """Somebody wants to chat: see `ChatClient.accept` and `ChatClient.decline`."""
+        return None
+
+    def chat_began(self, chat: Chat) -> object:
+        """A chat has begun, whoever has invited."""
+        return None
+
+    def message_received(self, chat: Chat, message: Message) -> object:
+        """The peer said something."""
+        return None
+
+    def chat_ended(self, chat: Chat, reason: ChatError | None) -> object:
+        """A chat is over.
+
+        :param reason: None if this side has left, `PeerLeftError`, or `ConnectionEndedError`
+        """
+        return None
+
+    def connection_lost(self, client: ChatClient, reason: ChatError) -> object:
+        """The connection is over. Its chat has ended before.
+
+        :param reason: `ConnectionLostError`, `ReplacedError`, `ShutdownError`, `ClosedError` or
+            another `ConnectionEndedError`
+        """
+        return None
 
 
 class ChatClient:

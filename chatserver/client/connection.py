@@ -22,7 +22,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatserver.client.client import ChatClient
+from chatserver.client.client import ChatClient, Handler
 from chatserver.client.errors import (
     BrokenStreamError,
     CertificateError,
@@ -30,7 +30,6 @@ from chatserver.client.errors import (
     ConnectError,
     ConnectionLostError,
 )
-from chatserver.client.handler import Handler
 from chatserver.client.trust import SystemRoots, Trust, Verifier
 from chatserver.limits import CLOSE_TIMEOUT
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatserver.client.client import ChatClient
+from chatserver.client.client import ChatClient, Handler
 from chatserver.client.connection import DEFAULT_PORT, ClientFactory, ClientProtocol
 from chatserver.client.errors import (
     CertificateError,
@@ -23,7 +23,6 @@ from chatserver.client.errors import (
     ReplacedError,
     SlowDownError,
 )
-from chatserver.client.handler import Handler
 from chatserver.client.trust import Trust
 
 _log = Logger()
