@@ -31,18 +31,19 @@ def escape(text: str, also: str = "") -> str:
 def visible(text: str | bytes) -> str:
     """Return on one line what somebody said, or is called, for people to read.
 
-    Bytes are UTF-8; one that is not shows as ``\\xff``. Spaces of all kinds become usual ones.
+    Bytes are UTF-8, decoded with surrogateescape as the client library decodes names; one that
+    is not UTF-8 shows as ``\\xff``. Spaces of all kinds become usual ones.
     """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    return "".join(map(_show, text))
+    return "".join(map(_show, _decode(text)))
 
 
 def visible_lines(text: str | bytes) -> list[str]:
     """Return what `visible` does, but as several lines where there are newlines."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    return [visible(line) for line in text.replace("\r\n", "\n").split("\n")]
+    return [visible(line) for line in _decode(text).replace("\r\n", "\n").split("\n")]
+
+
+def _decode(text: str | bytes) -> str:
+    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
 
 
 def _show(character: str) -> str:
@@ -52,4 +53,6 @@ def _show(character: str) -> str:
         return _TAB
     if unicodedata.category(character) == "Zs":
         return " "
+    if "\udc80" <= character <= "\udcff":  # surrogateescape's, of a byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return escape(character)

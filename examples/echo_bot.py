@@ -11,7 +11,7 @@ from getpass import getpass
 
 from twisted.internet.task import react
 
-from chatserver.client import Handler, NameTakenError, TrustFile, connect
+from chatserver.client import ChatError, Handler, NameTakenError, TrustFile, connect
 
 
 class Echo(Handler):
@@ -24,13 +24,17 @@ class Echo(Handler):
 
 async def main(reactor, host="localhost", port="5555", certificate="certs/server.crt"):
     password = os.environ.get("ASYNCCHAT_PASSWORD") or getpass("Password for echo: ")
-    client = await connect(reactor, host, int(port), trust=TrustFile(certificate), handler=Echo())
+    trust = TrustFile(certificate)
     try:
-        await client.register("echo", password)
-    except NameTakenError:
-        await client.log_in("echo", password)
+        client = await connect(reactor, host, int(port), trust=trust, handler=Echo())
+        try:
+            await client.register("echo", password)
+        except NameTakenError:
+            await client.log_in("echo", password)
+    except ChatError as error:
+        sys.exit(f"echo: {error}")
     print("echo is online", flush=True)
-    print("The end:", await client.when_closed())
+    print(f"The end: {await client.when_closed()}")
 
 
 if __name__ == "__main__":

@@ -72,9 +72,11 @@ def visible(data):
 
 
 async def say_lines(connection):
-    """Say each line of the input, then leave."""
+    """Say each line of the input, a terminal or a pipe, then leave."""
+    lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := await lines.readline():
         _, answer = await connection.ask(MESSAGE, line.rstrip(b"\r\n"))
         if answer != b"OK":
             print("not delivered:", visible(answer))
@@ -83,7 +85,8 @@ async def say_lines(connection):
 
 async def sign_in(connection, name):
     """Register, or log in if the name is taken."""
-    account = f"{name}:{os.environ['ASYNCCHAT_PASSWORD']}".encode()
+    password = os.environ.get("ASYNCCHAT_PASSWORD") or sys.exit("set ASYNCCHAT_PASSWORD")
+    account = f"{name}:{password}".encode()
     answer = await connection.ask(REGISTER, account)
     if answer == (ERROR, b"USER!"):
         answer = await connection.ask(LOGIN, account)
@@ -102,6 +105,8 @@ async def main(options):
     if options.invite is not None:
         answer = await connection.ask(CHAT_REQUEST, options.invite.encode())
         print("invited:", visible(answer[1]), flush=True)
+        if answer[0] == ERROR:
+            return
     while not (receiving.done() or (saying and saying.done())):
         news = asyncio.create_task(connection.news.get())
         await asyncio.wait({news, saying} - {None}, return_when=asyncio.FIRST_COMPLETED)

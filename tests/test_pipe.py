@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import select
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from chatserver.packets import Command, Packet
+from chatserver.terminal.pipe import Lines
 from chatserver.terminal.status import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
 from tests.blocking import Client
 from tests.processes import OK, TIMEOUT, ProcessTestCase, Server, until
@@ -167,6 +172,36 @@ class PipeTests(ProcessTestCase):
                 self.assertIn(text, err)
                 self.assertRegex(err, r"\Aasyncchat: [^\n]*\n\Z")
 
+    def test_closed_streams(self) -> None:
+        """It works, or ends in a sentence, also where standard streams are closed."""
+        command = " ".join([*client_command(), "--trust-file", self.certificate])
+        for streams in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+            process = subprocess.run(
+                ["sh", "-c", f"{command} --register --to nobody {self.address('cleo')} {streams}"],
+                env=environment(self.base, ASYNCCHAT_PASSWORD=PASSWORD),
+                capture_output=True,
+                start_new_session=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+            self.assertEqual(NOT_ACCEPTED, process.returncode, process.stderr)
+            self.assertNotIn(b"Traceback", process.stderr)
+
+    def test_stuck_output(self) -> None:
+        """SIGTERM ends it, some seconds later, also when it is stuck in writing its output."""
+        with Client(self.port) as bob:
+            bob.ask(Command.REGISTER, b"bibi:correct horse")
+            alice = self.begin("alva", "--accept")
+            self.until_online("alva")
+            bob.ask(Command.CHAT_REQUEST, b"alva")
+            bob.receive()
+            for _ in range(4):  # more than a pipe holds
+                bob.send(Command.MESSAGE, b"x" * 60_000)
+            until(lambda: len(select.select([alice.stdout], [], [], 0)[0]) > 0, "output")
+            time.sleep(0.2)
+            alice.terminate()
+            self.assertEqual(128 + signal.SIGTERM, alice.wait(TIMEOUT))
+
     def test_unknown_certificate(self) -> None:
         """In a pipe a certificate that nobody vouches for is refused, with its fingerprint."""
         process = subprocess.run(
@@ -214,3 +249,25 @@ class PipeTests(ProcessTestCase):
                 self.assertIn(text, err)
                 self.assertNotIn("Traceback", err)
                 self.assertNotIn("Exception", err)
+
+
+class LinesTests(SynchronousTestCase):
+    """The lines of the input."""
+
+    def test_left_over(self) -> None:
+        """A line that was read, and that nobody took, is left over; the end of the input is not."""
+        for written, is_left_over in ((b"one\ntwo\n", True), (b"one\n", False)):
+            source, target = os.pipe()
+            self.addCleanup(os.close, source)
+            os.write(target, written)
+            os.close(target)
+
+            async def play(source: int = source) -> bool:
+                lines = Lines(source)
+                self.assertFalse(lines.is_left_over())
+                self.assertEqual(b"one", await lines.next())
+                while lines._queue.empty():
+                    await asyncio.sleep(0.001)
+                return lines.is_left_over()
+
+            self.assertEqual(is_left_over, asyncio.run(play()))

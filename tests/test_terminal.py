@@ -177,6 +177,34 @@ class ChatTests(TerminalTestCase):
             for sequence in (b"\x1b]0;owned", "\u202e".encode(), "\x9b".encode()):
                 self.assertNotIn(sequence, bob.output)
 
+    def test_forged_line(self) -> None:
+        """What a peer says can't be made to look like a line of somebody else: where it is folded
+        it is indented.
+        """
+        self.use(self.share())
+        alice, bob = self.chat()
+        alice.type("ok" + " " * 70 + "12:00 bob: I owe you 100\n")
+        bob.wait_for("I owe you 100")
+        self.assertRegex(bob.text, r"alice: ok\n {6}12:00 bob: I owe you 100")
+
+    def test_slashes(self) -> None:
+        """What is pasted is said as it is, slashes and all; two slashes typed say one. An escape
+        sequence that is typed harms nothing.
+        """
+        self.use(self.share())
+        alice, bob = self.chat()
+        for pasted, shown in (
+            ("// comment\nint main() {}", r"alice: // comment\n +int main"),
+            ("/quit\nis what it says", r"alice: /quit\n +is what"),
+        ):
+            alice.paste(pasted)
+            alice.type("\n")
+            bob.wait_for(shown)
+        alice.type("//etc\n")
+        bob.wait_for("alice: /etc")
+        alice.type("\x1b[31mred\n")
+        bob.wait_for("alice: .*red")
+
     def test_peer_is_killed(self) -> None:
         """A partner whose program is killed has left, and one can go on with others."""
         self.use(self.share())

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatserver.client import Fingerprint, KnownHosts, TrustFile
 from chatserver.printable import visible, visible_lines
 from chatserver.terminal.options import ANYBODY, Address, UsageError, parse, parse_address
+from chatserver.terminal.screen import fold
 
 
 class AddressTests(SynchronousTestCase):
@@ -133,7 +134,21 @@ class VisibleTests(SynchronousTestCase):
     def test_bytes(self) -> None:
         """Bytes that are not UTF-8 show as escapes, and halves of surrogate pairs too."""
         self.assertEqual(r"ä \xff\xfe", visible("ä ".encode() + b"\xff\xfe"))
-        self.assertEqual(r"\udcff", visible("\udcff"))
+        self.assertEqual(r"\xff \ud800", visible("\udcff \ud800"))
+
+    def test_fold(self) -> None:
+        """Lines are folded at spaces, words that are too long anywhere; wide characters count
+        as two columns. Nothing but spaces at the folds is lost.
+        """
+        for text, width, rows in (
+            ("", 10, [""]),
+            ("one two three", 9, ["one two", "three"]),
+            ("one " + "x" * 12, 10, ["one", "x" * 10, "xx"]),
+            ("\u4f60" * 6, 10, ["\u4f60" * 5, "\u4f60"]),
+            ("ok" + " " * 78 + "12:00 bob: hi", 74, ["ok", "12:00 bob: hi"]),
+        ):
+            folded = [row.rstrip() for row in fold(text, width)]
+            self.assertEqual(rows, folded)
 
     def test_lines(self) -> None:
         """Newlines part lines; alone, a carriage return is an escape."""

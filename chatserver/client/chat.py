@@ -86,7 +86,8 @@ class Chat:
         :return: fires when the server has handed the text to the peer's connection. It
             fails with `NotInChatError`, `LostError`, `TooLongError` (nothing was sent then) or
             `ConnectionEndedError`.
-        :raises ValueError: the text is ``/exit``, which the protocol has taken for leaving
+        :raises ValueError: the text is ``/exit``, which the protocol has taken for leaving, or
+            holds half of a surrogate pair
         """
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         if data == EXIT_TEXT:

@@ -172,9 +172,12 @@ class ChatClient:
     def _sign_in(self, command: Command, name: str, password: str | bytes) -> Deferred[None]:
         if ":" in name:
             return fail(MalformedCredentialsError("a name can't hold a colon"))
-        if isinstance(password, str):
-            password = unicodedata.normalize("NFC", password).encode("utf-8", "surrogateescape")
-        body = encode_name(name) + b":" + password
+        try:
+            if isinstance(password, str):
+                password = unicodedata.normalize("NFC", password).encode("utf-8", "surrogateescape")
+            body = encode_name(name) + b":" + password
+        except UnicodeEncodeError:  # a half of a surrogate pair
+            return fail(MalformedCredentialsError("a name or a password has to be Unicode text"))
         if len(body) > MAX_BODY:
             return fail(MalformedCredentialsError("that is too long for a name and a password"))
         request = Request(command, body)
@@ -183,7 +186,10 @@ class ChatClient:
 
     def _ask(self, command: Command, name: str) -> Deferred[Any]:
         """Ask for something about the user `name`. An empty name would mean the newest."""
-        body = encode_name(name)
+        try:
+            body = encode_name(name)
+        except UnicodeEncodeError:  # a half of a surrogate pair
+            body = b""
         if not 0 < len(body) <= MAX_BODY:
             return fail(
                 NotOnlineError() if command is Command.CHAT_REQUEST else NoInvitationError()

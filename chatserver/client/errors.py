@@ -41,7 +41,10 @@ class MalformedCredentialsError(RefusedError):
     """A name or a password that can't be one."""
 
     code = ErrorCode.MALFORMED
-    text = "the server does not take such a name or password"
+    text = (
+        "the server does not take such a name or password: a new name has 1 to 32 letters and"
+        " digits and no spaces, a new password 8 characters or more"
+    )
 
 
 class NameTakenError(RefusedError):

@@ -22,11 +22,13 @@ _SIGNALS = {
 }
 
 
+PATIENCE = 6
+"""Seconds from a signal until the process ends in any case: more than closing may take."""
+
+
 def main() -> None:
     """Run the terminal client, and end the process."""
-    for stream in (sys.stdout, sys.stderr):
-        # What its encoding can't hold is shown as an escape.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _complete_streams()
     try:
         status = _run(parse(sys.argv[1:], os.environ))
     except UsageError as error:
@@ -41,6 +43,16 @@ def main() -> None:
     sys.exit(status)
 
 
+def _complete_streams() -> None:
+    """See to it that the standard streams are there, and can show everything."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # It was closed: `<&-`. The new one gets its number.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # What the encoding can't hold shows as an escape.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def _run(options: Options) -> int:
     """Run the reactor until all is done. Return the exit status."""
     # prompt_toolkit runs on asyncio, and so Twisted does.
@@ -52,15 +64,23 @@ def _run(options: Options) -> int:
     reactor: Any = installed
     chatting = loop.create_task(_chat(reactor, options))
     chatting.add_done_callback(lambda _: reactor.stop())
+    set_alarm = getattr(signal, "alarm", lambda seconds: None)
     received: list[int] = []
 
-    def interrupt(number: int) -> None:
-        received.append(number)
+    def cancel() -> None:
+        set_alarm(PATIENCE)
         chatting.cancel()
 
-    if os.name == "posix":
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, interrupt, number)
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        set_alarm(1)
+        loop.call_soon_threadsafe(cancel)
+
+    # Not the loop's own handlers, which wait for the loop: it may be stuck in a write.
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + received[0]))
     reactor.run(installSignalHandlers=False)
     _end_tasks(loop)
     try:
@@ -91,20 +111,9 @@ async def _chat(reactor: Any, options: Options) -> int:
     if not is_terminal and options.save is not None:
         raise UsageError("--save: is for a terminal; here, redirect the output")
     session = Session(options) if is_terminal else Pipe(options)
-    questions = _questions()
-    try:
-        client = await sign_in(reactor, options, questions, session)
-    finally:
-        if questions is not None:
-            questions.close()
+    questions = Questions() if is_terminal else None
+    client = await sign_in(reactor, options, questions, session)
     return await session.run(client)
-
-
-def _questions() -> Questions | None:
-    try:
-        return Questions()
-    except OSError:
-        return None
 
 
 def _complain(text: str, status: int) -> int:

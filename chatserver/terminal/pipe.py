@@ -129,11 +129,21 @@ class Pipe(Handler):
             saying.cancel()
             ending.cancel()
         if isinstance(reason, PeerLeftError):
-            _complain(f"{visible(chat.peer)} has left")
-            if self._to is not None and not self._lines.are_at_end:
-                self._undelivered += 1
+            self._note_departure(visible(chat.peer))
         elif isinstance(reason, Exception):
             raise reason
+
+    def _note_departure(self, peer: str) -> None:
+        """The partner has left: tell whether there was more to be said."""
+        if self._to is not None:
+            is_cut_short = not self._lines.are_at_end
+        else:  # One who accepts need not say anything.
+            is_cut_short = not self._keeps_on and self._lines.is_left_over()
+        if is_cut_short:
+            self._undelivered += 1
+            _complain(f"{peer} has left before the end of the input")
+        else:
+            _complain(f"{peer} has left")
 
     async def _say_all(self, chat: Chat) -> None:
         """Say each line. Return when all are answered."""
@@ -161,11 +171,22 @@ class Pipe(Handler):
 
 
 class Lines:
-    """The lines of standard input, read as they are asked for."""
+    """The lines of a file, read as they are asked for.
 
-    def __init__(self) -> None:
+    :param descriptor: the file's; 0 is standard input
+    """
+
+    def __init__(self, descriptor: int = 0) -> None:
+        self._descriptor = descriptor
         self.are_at_end = False
         self._queue: asyncio.Queue[bytes | None] | None = None
+
+    def is_left_over(self) -> bool:
+        """Tell whether one was read that nobody has taken. It is dropped."""
+        try:
+            return self._queue is not None and self._queue.get_nowait() is not None
+        except asyncio.QueueEmpty:
+            return False
 
     async def next(self) -> bytes | None:
         """Return the next line without its end, or None after the last."""
@@ -175,15 +196,17 @@ class Lines:
             self._queue = asyncio.Queue(maxsize=1)
             # In a thread, since a file can't be waited for; one that ends with the process,
             # since a read can't be interrupted.
-            arguments = self._queue, asyncio.get_running_loop()
+            arguments = self._descriptor, self._queue, asyncio.get_running_loop()
             Thread(target=_read_lines, args=arguments, daemon=True).start()
         line = await self._queue.get()
         self.are_at_end = line is None
         return line
 
 
-def _read_lines(queue: asyncio.Queue[bytes | None], loop: asyncio.AbstractEventLoop) -> None:
-    """Put the lines of standard input into `queue`, and None after the last."""
+def _read_lines(
+    descriptor: int, queue: asyncio.Queue[bytes | None], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Put the lines of a file into `queue`, and None after the last."""
 
     def put(line: bytes | None) -> None:
         try:
@@ -193,7 +216,7 @@ def _read_lines(queue: asyncio.Queue[bytes | None], loop: asyncio.AbstractEventL
 
     rest = b""
     # Not sys.stdin: the lock that its read would hold is in the way at the end of the process.
-    while data := os.read(0, READ_SIZE):
+    while data := os.read(descriptor, READ_SIZE):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             put(line.removesuffix(b"\r"))

@@ -1,19 +1,12 @@
-"""Asks the user, at the terminal, also while standard input is a pipe."""
+"""Asks the user, at the terminal."""
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack
 from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import DummyHistory
-from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
-from prompt_toolkit.output import Output, create_output
-
-TERMINAL = "/dev/tty"
-"""The terminal of the process, whatever its standard streams are: POSIX."""
 
 
 class UserQuit(Exception):  # noqa: N818 - it is no error
@@ -24,26 +17,10 @@ class UserQuit(Exception):  # noqa: N818 - it is no error
 
 
 class Questions:
-    """Asks at the process's terminal. What is answered goes into no history.
+    """Asks at the terminal. What is answered goes into no history.
 
     Each question may raise `UserQuit`.
-
-    :raises OSError: there is no terminal
     """
-
-    def __init__(self) -> None:
-        self._input: Input | None = None
-        self._output: Output | None = None
-        self._files = ExitStack()
-        if os.name == "posix":
-            with ExitStack() as files:
-                self._input = create_input(files.enter_context(open(TERMINAL)))
-                self._output = create_output(files.enter_context(open(TERMINAL, "w")))
-                self._files = files.pop_all()
-
-    def close(self) -> None:
-        """Let the terminal go."""
-        self._files.close()
 
     async def ask(self, question: str) -> str:
         """Return what is typed."""
@@ -59,9 +36,8 @@ class Questions:
 
     async def _prompt(self, question: str, **options: Any) -> str:
         session: PromptSession[str] = PromptSession(
-            input=self._input,
-            output=self._output,
             history=DummyHistory(),
+            enable_suspend=True,
             interrupt_exception=UserQuit,
             eof_exception=UserQuit,
             **options,

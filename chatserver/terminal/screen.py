@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,9 +19,11 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
 
 from chatserver.terminal.questions import UserQuit
 
@@ -37,6 +40,30 @@ STYLE = Style.from_dict(
         "bottom-toolbar.text": "reverse",
     }
 )
+
+
+MIN_WIDTH = 10
+"""Columns of text, at least: in a narrower window the terminal folds the lines once more."""
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Return `text` as lines of at most `width` columns, broken at spaces where there are any."""
+    rows, row, used = [], "", 0
+    for piece in re.findall(" +|[^ ]+", text):
+        size = get_cwidth(piece)
+        if row and used + size > width:
+            rows.append(row)
+            row, used = "", 0
+            if piece.isspace():
+                continue
+        for character in piece if size > width else [piece]:
+            size = get_cwidth(character)
+            if used + size > width:
+                rows.append(row)
+                row, used = "", 0
+            row += character
+            used += size
+    return [*rows, row] if row or not rows else rows
 
 
 def history_path() -> Path:
@@ -90,15 +117,18 @@ class Screen:
         return await self._session.prompt_async(default=text, handle_sigint=False)
 
     def show_message(self, name: str, lines: list[str], is_own: bool) -> None:
-        """Show what somebody said."""
+        """Show what somebody said.
+
+        Lines are folded here and not by the terminal, so that all but the first are indented:
+        else one could be made to look like somebody else's.
+        """
         moment = time.strftime("%H:%M ")
-        head: StyleAndTextTuples = [
-            ("class:time", moment),
-            ("class:own" if is_own else "class:peer", name),
-            ("", ": "),
-        ]
-        indent = "\n" + " " * len(moment)
-        self._show([*head, ("", indent.join(lines))])
+        width = max(self._session.output.get_size().columns - len(moment), MIN_WIDTH)
+        first, *rest = lines
+        rows = [row for line in (f"{name}: {first}", *rest) for row in fold(line, width)]
+        text = ("\n" + " " * len(moment)).join(rows)
+        style = "class:own" if is_own else "class:peer"
+        self._show([("class:time", moment), (style, text[: len(name)]), ("", text[len(name) :])])
 
     def show_news(self, text: str) -> None:
         """Show what has happened."""
@@ -202,5 +232,9 @@ def _key_bindings() -> KeyBindings:
     @bindings.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
     def begin_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @bindings.add(Keys.Vt100MouseEvent)
+    def ignore(event: KeyPressEvent) -> None:
+        """Take no typed text for an event of the mouse, which is not asked for."""
 
     return bindings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ from chatserver.client import (
     WithdrawnError,
 )
 from chatserver.conversation import EXIT_TEXT
+from chatserver.limits import MAX_RECEIVED_INVITATIONS
 from chatserver.printable import visible, visible_lines
 from chatserver.terminal.options import ANYBODY, Options
 from chatserver.terminal.questions import UserQuit
@@ -45,6 +47,9 @@ something that begins with a slash, type two: //etc says /etc."""
 
 QUIT = "/quit"
 """The command that ends the program."""
+
+MAX_NAMES = 1000
+"""How many names are kept for completion: more than anybody meets."""
 
 SHOWN = 40
 """How many characters are shown of a message that was not delivered."""
@@ -73,7 +78,7 @@ class Session(Handler):
         }
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_quitting = False
-        self._inviters: list[str] = []
+        self._inviters: deque[str] = deque(maxlen=MAX_RECEIVED_INVITATIONS)
         """Whose invitations wait, as far as one knows; the newest last."""
         self._invitee: str | None = None
         self._names = set(_names_in(self._screen.typed_before()))
@@ -124,10 +129,10 @@ class Session(Handler):
         """Do what `text` says. Return what is to stand on the line again."""
         if not text.strip():
             return ""
-        if text.startswith("//"):
-            return self._say(text, text[1:])
         if not text.startswith("/") or "\n" in text.strip():
             return self._say(text, text)
+        if text.startswith("//"):
+            return self._say(text, text[1:])
         word, _, argument = text.strip().partition(" ")
         if word == QUIT:
             self._is_quitting = True
@@ -193,7 +198,7 @@ class Session(Handler):
             self._trouble(f"You are in a chat with {visible(self._chat.peer)}: /leave it first.")
             return
         shown = visible(name)
-        self._names.add(name)
+        self._meet(name)
         try:
             invitation = await result(self._client.invite(name))
             self._invitee = name
@@ -276,7 +281,7 @@ class Session(Handler):
 
     def invited(self, client: ChatClient, inviter: str) -> None:
         """Ring, and say what to type."""
-        self._names.add(inviter)
+        self._meet(inviter)
         self._forget(inviter)
         self._inviters.append(inviter)
         self._screen.ring()
@@ -290,7 +295,7 @@ class Session(Handler):
         self._inviters.clear()
         self._invitee = None
         self._delivery = ""
-        self._names.add(chat.peer)
+        self._meet(chat.peer)
         shown = visible(chat.peer)
         self._news(f"You are in a chat with {shown}: what you type is said to {shown}.")
 
@@ -341,6 +346,10 @@ class Session(Handler):
         parts = [state, f"{self._unread} unread", delivery, address]
         return " " + " | ".join(filter(None, parts)) + " "
 
+    def _meet(self, name: str) -> None:
+        if len(self._names) < MAX_NAMES:
+            self._names.add(name)
+
     def _read_all(self) -> None:
         self._unread = 0
 
@@ -351,7 +360,9 @@ class Session(Handler):
             words: Iterable[str] = (*self._commands, QUIT) if word.startswith("/") else ()
         else:
             words = self._names if before[0] in self._commands else ()
-        return sorted(each for each in words if each.startswith(word))
+        # A name that does not show as it is, or has a space, can't be typed as one word either.
+        plain = (each for each in words if visible(each) == each and " " not in each)
+        return sorted(each for each in plain if each.startswith(word))
 
 
 def _names_in(lines: Iterable[str]) -> Iterable[str]:

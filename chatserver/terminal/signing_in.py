@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,9 @@ from chatserver.terminal.waiting import result
 TRIES = 3
 """How often a password is asked for: as ssh and sudo do."""
 
+LOGIN_TIMEOUT = 60.0
+"""Seconds to wait for the answer to a login: more than a busy server's queue takes."""
+
 
 class SignInError(Exception):
     """There is no login. The text is one sentence."""
@@ -45,9 +49,22 @@ async def sign_in(
     if options.address is None:
         if questions is None:
             raise UsageError("who are you, and where? Give NAME@HOST; see asyncchat --help")
-        address = parse_address(await questions.ask("Your name and server (NAME@HOST): "))
-        options = replace(options, address=address)
+        options = replace(options, address=await _ask_address(questions))
     return await _SigningIn(reactor, options, questions, handler).run()
+
+
+async def _ask_address(questions: Questions) -> Address:
+    """Ask until it is an address."""
+    while True:
+        try:
+            return parse_address(await questions.ask("Your name and server (NAME@HOST): "))
+        except UsageError as error:
+            say(f"{error}.")
+
+
+def say(text: str) -> None:
+    """Tell the user something, before there is a chat."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class _SigningIn:
@@ -88,7 +105,7 @@ class _SigningIn:
             try:
                 return await self._enter(password)
             except (NotAuthenticatedError, MalformedCredentialsError) as error:
-                self._say(f"{error}.")
+                say(f"{error}.")
         raise SignInError("that was not the password")
 
     async def _enter(self, password: str) -> ChatClient:
@@ -110,7 +127,10 @@ class _SigningIn:
         client = await self._connect()
         enter = client.register if is_new else client.log_in
         try:
-            await result(enter(self._address.name, password))
+            await asyncio.wait_for(result(enter(self._address.name, password)), LOGIN_TIMEOUT)
+        except TimeoutError:
+            await result(client.close())
+            raise SignInError("the server does not answer") from None
         except ChatError:
             await result(client.close())
             raise
@@ -119,12 +139,12 @@ class _SigningIn:
     async def _wants_account(self, password: str) -> bool:
         if self._questions is None or self._password is not None:
             return False
-        self._say(f"There is no account {self._shown_name} with that password.")
+        say(f"There is no account {self._shown_name} with that password.")
         if not await self._questions.confirm("Make a new account with it?"):
             return False
         if await self._questions.ask_secret("The password again: ") == password:
             return True
-        self._say("The two differ.")
+        say("The two differ.")
         return False
 
     async def _connect(self) -> ChatClient:
@@ -151,9 +171,9 @@ class _SigningIn:
                 f"the certificate of {host} is not known here; compare its fingerprint"
                 f" with what the server's operator says, and give --fingerprint {fingerprint}"
             )
-        self._say(
+        say(
             f"The certificate of {host} is not known here. Its SHA-256 fingerprint is\n"
-            f"  {fingerprint}\n"
+            f"  {fingerprint[:47]}:\n  {fingerprint[48:]}\n"
             "Compare it with what the server's operator, or its log, says."
         )
         if not await self._questions.confirm("Is it the same, and do you trust it from now on?"):
@@ -161,12 +181,9 @@ class _SigningIn:
         try:
             self._trust.add(self._address.host, self._address.port, fingerprint)
         except CertificateError as error:
-            self._say(f"It is trusted this time only: {error}.")
+            say(f"It is trusted this time only: {error}.")
             self._trust = Fingerprint(fingerprint)
 
     @property
     def _shown_name(self) -> str:
         return visible(self._address.name)
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
