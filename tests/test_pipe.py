@@ -47,6 +47,7 @@ class PipeTests(ProcessTestCase):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # so that nothing of a line read ahead is lost
             start_new_session=True,
         )
 
