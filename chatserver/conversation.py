@@ -26,13 +26,15 @@ from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 
-from chatserver.packets import MAX_BODY, AckCode, Command, ErrorCode, Packet
-
-EXIT_TEXT = b"/exit"
-"""The message that leaves the chat, as ExitChat does: the reference server's convention."""
-
-SEPARATOR = b": "
-"""What stands between the sender's name and the text of a relayed message."""
+from chatserver.packets import (
+    EXIT_TEXT,
+    MAX_BODY,
+    SEPARATOR,
+    AckCode,
+    Command,
+    ErrorCode,
+    Packet,
+)
 
 _GRANTED = {
     Command.CHAT_REQUEST: Packet(Command.ACK, AckCode.SENT),

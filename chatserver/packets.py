@@ -25,6 +25,12 @@ MAGIC = b"MAGC"
 MAX_BODY = 0xFFFF
 """The longest body in bytes: all that the two bytes for its length can say."""
 
+EXIT_TEXT = b"/exit"
+"""The Message that leaves the chat, as ExitChat does: the reference server's convention."""
+
+SEPARATOR = b": "
+"""What stands between the sender's name and the text in a Message from the server."""
+
 _HEADER = struct.Struct("!4sBH")
 _CRC = struct.Struct("!I")
 _OVERHEAD = _HEADER.size + _CRC.size

@@ -53,7 +53,7 @@ def play(home: Path) -> Text:
     bob.wait_for("in a chat with alice")
     for speaker, hearer, line in (
         (bob, alice, "Hello! Is the build green again?"),
-        (alice, bob, "Since an hour. Here is what it was:"),
+        (alice, bob, "For an hour now. Here's what it was:"),
         (alice, bob, "- a test that slept\n- and one that should have"),
         (bob, alice, "Ha. And a present from me: \x1b[2J (still there?)"),
     ):
@@ -84,4 +84,5 @@ def main() -> None:
     console.save_svg(str(ROOT / "docs" / "asyncchat.svg"), title="asyncchat alice@localhost")
 
 
-main()
+if __name__ == "__main__":
+    main()

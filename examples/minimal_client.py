@@ -15,10 +15,11 @@ import os
 import ssl
 import struct
 import sys
+import threading
 import zlib
 
 REGISTER, LOGIN, MESSAGE, ACK, ERROR, FIND_PEER = range(1, 7)
-CHAT_REQUEST, CHAT_ACCEPT, CHAT_DECLINE, EXIT_CHAT = range(7, 11)
+CHAT_REQUEST, CHAT_ACCEPT, _, EXIT_CHAT = range(7, 11)
 
 NEWS = {b"DENY", b"EXIT", b"GONE", b"TIMEOUT", b"BADPACKET", b"REPLACED", b"SHUTDOWN"}
 """The Errors that answer nothing: docs/protocol.md, "Error codes"."""
@@ -71,13 +72,20 @@ def visible(data):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def read_lines(loop, lines):
+    """Put each line of the input into a queue, and None after the last."""
+    for line in iter(sys.stdin.buffer.readline, b""):
+        loop.call_soon_threadsafe(lines.put_nowait, line.rstrip(b"\r\n"))
+    loop.call_soon_threadsafe(lines.put_nowait, None)
+
+
 async def say_lines(connection):
-    """Say each line of the input, a terminal or a pipe, then leave."""
-    lines = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        _, answer = await connection.ask(MESSAGE, line.rstrip(b"\r\n"))
+    """Say each line of the input, then leave."""
+    lines = asyncio.Queue()
+    arguments = asyncio.get_running_loop(), lines
+    threading.Thread(target=read_lines, args=arguments, daemon=True).start()
+    while (line := await lines.get()) is not None:
+        _, answer = await connection.ask(MESSAGE, line)
         if answer != b"OK":
             print("not delivered:", visible(answer))
     await connection.ask(EXIT_CHAT, b"")

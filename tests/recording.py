@@ -7,6 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from chatserver.client import Chat, ChatClient, ChatError, Handler, Message
+from chatserver.client.client import Events
+from chatserver.client.conversation import converse, packet_received
 from chatserver.packets import Packet
 
 Event = tuple[Any, ...]
@@ -77,3 +79,18 @@ class ListWire:
         """Return the packets since the last time."""
         sent, self.sent = self.sent, []
         return sent
+
+
+class WiredClient(ChatClient):
+    """A client whose connection is the test."""
+
+    def __init__(self, wire: Any, handler: Handler) -> None:
+        events = Events(handler)
+        super().__init__(*converse(wire, events), events)
+        events.client = self
+
+    def packet_received(self, packet: Packet) -> None:
+        packet_received(self._session, self._core, packet)
+
+    def lost(self, reason: ChatError) -> None:
+        self._session.connection_lost(reason)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,13 +39,15 @@ class PipeTests(ProcessTestCase):
     def address(self, name: str) -> str:
         return f"{name}@localhost:{self.port}"
 
-    def begin(self, name: str, *options: str, **more: str) -> subprocess.Popen[bytes]:
+    def begin(
+        self, name: str, *options: str, stdin: Any = subprocess.PIPE, **more: str
+    ) -> subprocess.Popen[bytes]:
         """Start the client as user `name`, in a session of its own: it has no terminal."""
         trust = () if "--fingerprint" in options else ("--trust-file", self.certificate)
         process = subprocess.Popen(
             [*client_command(), "--register", *trust, *options, self.address(name)],
             env=environment(self.base, **{"ASYNCCHAT_PASSWORD": PASSWORD, **more}),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,  # so that nothing of a line read ahead is lost
@@ -116,14 +119,16 @@ class PipeTests(ProcessTestCase):
 
     def test_only_her(self) -> None:
         """With --accept NAME nobody else's invitation is accepted; --forever goes on with the
-        next.
+        next, and says nothing: it would be heard by somebody else than was meant.
         """
         bill = self.begin("bill", "--accept", "amy", "--forever")
+        bill.stdin.write(b"for whom?\n")
         self.until_online("bill")
         carol = self.begin("carol", "--to", "bill")
         self.until_online("carol")
         for text in (b"first\n", b"second\n"):
-            self.assertEqual(DONE, self.finish(self.begin("amy", "--to", "bill"), text)[0])
+            status, out, _ = self.finish(self.begin("amy", "--to", "bill"), text)
+            self.assertEqual((DONE, ""), (status, out))
         shown = [bill.stdout.readline(), bill.stdout.readline()]
         self.assertEqual([b"amy: first\n", b"amy: second\n"], shown)
         bill.send_signal(signal.SIGINT)
@@ -187,6 +192,37 @@ class PipeTests(ProcessTestCase):
             )
             self.assertEqual(NOT_ACCEPTED, process.returncode, process.stderr)
             self.assertNotIn(b"Traceback", process.stderr)
+
+    def test_nohup(self) -> None:
+        """A signal that is ignored from the start stays ignored."""
+        with Client(self.port) as bob:
+            bob.ask(Command.REGISTER, b"benno:correct horse")
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            try:
+                alice = self.begin("agnes", "--accept")
+            finally:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            self.until_online("agnes")
+            alice.send_signal(signal.SIGHUP)
+            self.assertEqual(Packet(Command.ACK, b"SENT"), bob.ask(Command.CHAT_REQUEST, b"agnes"))
+            self.assertEqual(Packet(Command.CHAT_ACCEPT, b"agnes"), bob.receive())
+            alice.terminate()
+            self.assertEqual(128 + signal.SIGTERM, self.finish(alice)[0])
+
+    def test_input_that_fails(self) -> None:
+        """Input that can't be read is told in a sentence."""
+        with Client(self.port) as bob:
+            bob.ask(Command.REGISTER, b"bruno:correct horse")
+            output = self.base / "output"
+            with output.open("wb") as only_for_writing:
+                alice = self.begin("anton", "--accept", stdin=only_for_writing)
+            self.until_online("anton")
+            bob.ask(Command.CHAT_REQUEST, b"anton")
+            self.assertEqual(Packet(Command.CHAT_ACCEPT, b"anton"), bob.receive())
+            status, _, err = self.finish(alice)
+            self.assertEqual(FAILED, status)
+            self.assertIn("asyncchat: standard input or output: Bad file descriptor", err)
+            self.assertNotIn("Traceback", err)
 
     def test_stuck_output(self) -> None:
         """SIGTERM ends it, some seconds later, also when it is stuck in writing its output."""

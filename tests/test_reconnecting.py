@@ -25,6 +25,7 @@ from chatserver.client import (
     Trust,
     TrustFile,
 )
+from chatserver.client.reconnecting import LOGIN_TIMEOUT
 from chatserver.limits import CLOSE_TIMEOUT
 from chatserver.packets import Command, ErrorCode
 from chatserver.testing import HOST, MemoryAuthenticator, MemoryServer
@@ -226,6 +227,19 @@ class ReconnectingTests(ReconnectingCase):
             self.server.advance(30)
             self.assertEqual(self.recorder.take(), [CONNECTED])
             self.stop()
+
+    def test_login_without_answer(self) -> None:
+        """A server that does not answer the login in time is left, and tried again."""
+        restore = self.patch(MemoryAuthenticator, "log_in", lambda *_: None).restore
+        self.start()
+        self.server.advance(LOGIN_TIMEOUT - 1)
+        self.assertEqual(self.delays, [])
+        self.server.advance(2)
+        self.assertEqual(self.delays, [1])
+        restore()
+        self.server.advance(10)
+        self.assertEqual(self.recorder.take()[-1], CONNECTED)
+        self.stop()
 
 
 class GivingUpTests(ReconnectingCase):

@@ -213,7 +213,7 @@ class ChatTests(TerminalTestCase):
         bob.wait_for_end()
         alice.wait_for("bob has left the chat")
         alice.type("anybody?\n")
-        alice.wait_for("You are in no chat, and nobody heard that")
+        alice.wait_for("You're not in a chat, so nobody heard that")
         alice.wait_for("> anybody\\?")
 
     def test_resize(self) -> None:
@@ -232,7 +232,7 @@ class ChatTests(TerminalTestCase):
         self.use(self.share())
         plain, coloured = self.enter("alice", NO_COLOR="1"), self.enter("bob")
         for terminal in (plain, coloured):
-            terminal.wait_for("/help tells more")
+            terminal.wait_for("/help shows more")
         colour = re.compile(rb"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")
         self.assertIsNone(colour.search(plain.output))
         self.assertIsNotNone(colour.search(coloured.output))
@@ -246,7 +246,7 @@ class ChatTests(TerminalTestCase):
         again = self.enter("alice")
         again.wait_for("You are alice")
         again.type("/invite b\t\n")
-        again.wait_for("bob is invited")
+        again.wait_for("Invited bob")
         again.type("\x1b[A\x1b[A\x1b[A")
         again.wait_for("> /invite bob")
 
@@ -261,15 +261,15 @@ class ChatTests(TerminalTestCase):
         for typed, shown in (
             ("/help\n", "(?s)/withdraw .*end the program"),
             ("/nonsense\n", "(?s)There is no command /nonsense.*> /nonsense"),
-            ("\x15/invite\n", "Whom"),
+            ("\x15/invite\n", "Usage: /invite NAME"),
             ("/invite nobody\n", "nobody: not online"),
             ("/invite alice\n", "alice: that is you"),
             ("/accept\n", "Nobody has invited you"),
             ("/accept zed\n", "zed: there is no such invitation"),
-            ("/leave\n", "You are in no chat"),
+            ("/leave\n", "You're not in a chat"),
             ("/withdraw\n", "You have invited nobody"),
-            ("/invite bob\n", "bob is invited"),
-            ("/withdraw\n", "The invitation to bob is withdrawn"),
+            ("/invite bob\n", "Invited bob"),
+            ("/withdraw\n", "Withdrew the invitation to bob"),
         ):
             alice.type(typed)
             alice.wait_for(shown)
@@ -293,7 +293,7 @@ class ChatTests(TerminalTestCase):
         bob.wait_for("carol has left the chat")
         alice.type("/quit\n")
         alice.wait_for_end()
-        self.assertIn("* bob is invited.", saved.read_text())
+        self.assertIn("* Invited bob.", saved.read_text())
         self.assertEqual(0o600, saved.stat().st_mode & 0o777)
 
     def test_passwords(self) -> None:
@@ -321,7 +321,7 @@ class ChatTests(TerminalTestCase):
             ("y\n", "(?s)again.*again"),
             ("short\n", "does not take such a name or password"),
             ("n\n", "(?s)take such.*There is no account"),
-            ("n\n", "that was not the password"),
+            ("n\n", "wrong password"),
         ):
             terminal.type(typed)
             terminal.wait_for(shown)
@@ -373,7 +373,7 @@ class EndTests(TerminalTestCase):
         terminal.wait_for("You are alice")
         terminal.signal(signal.SIGTERM)
         self.assertEqual(128 + signal.SIGTERM, terminal.wait_for_end())
-        self.assertIn("asyncchat: interrupted", terminal.text)
+        self.assertIn("asyncchat: terminated", terminal.text)
 
     def test_changed_certificate(self) -> None:
         """A server that shows another certificate than before is refused, by file and line."""

@@ -58,6 +58,7 @@ from chatserver.client.errors import (
     RefusedError,
     RegistrationClosedError,
     ReplacedError,
+    ReservedTextError,
     ShutdownError,
     SlowDownError,
     TimedOutError,
@@ -68,7 +69,8 @@ from chatserver.client.errors import (
     YourselfError,
 )
 from chatserver.client.reconnecting import ReconnectingClient
-from chatserver.client.trust import Fingerprint, KnownHosts, SystemRoots, Trust, TrustFile
+from chatserver.client.trust import Fingerprint, KnownHosts, SystemRoots, Trust, TrustFile, Verifier
+from chatserver.packets import ErrorCode
 
 __all__ = [
     "DEFAULT_PORT",
@@ -85,6 +87,7 @@ __all__ = [
     "ConnectionEndedError",
     "ConnectionLostError",
     "DeclinedError",
+    "ErrorCode",
     "FailedError",
     "Fingerprint",
     "Handler",
@@ -107,6 +110,7 @@ __all__ = [
     "RefusedError",
     "RegistrationClosedError",
     "ReplacedError",
+    "ReservedTextError",
     "ShutdownError",
     "SlowDownError",
     "SystemRoots",
@@ -116,6 +120,7 @@ __all__ = [
     "TrustFile",
     "UnknownCertificateError",
     "UnknownCommandError",
+    "Verifier",
     "WithdrawnError",
     "YourselfError",
     "connect",

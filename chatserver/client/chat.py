@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, fail
 
-from chatserver.client.errors import ChatError, NotInChatError, TooLongError
+from chatserver.client.errors import NotInChatError, ReservedTextError, TooLongError
 from chatserver.client.exchange import Request
-from chatserver.conversation import EXIT_TEXT, SEPARATOR
-from chatserver.packets import MAX_BODY, Command
+from chatserver.client.once import Once
+from chatserver.packets import EXIT_TEXT, MAX_BODY, SEPARATOR, Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,9 @@ class Message:
 class Invitation:
     """An invitation of one's own that was delivered to `invitee`."""
 
-    def __init__(self, invitee: str) -> None:
+    def __init__(self, invitee: str, answered: Once[Chat]) -> None:
         self.invitee = invitee
-        self._outcome: Chat | ChatError | None = None
-        self._waiters: list[Deferred[Chat]] = []
+        self._answered = answered
 
     def when_answered(self) -> Deferred[Chat]:
         """Return a Deferred that fires with the `Chat` once the invitation is accepted.
@@ -41,21 +40,7 @@ class Invitation:
         `ConnectionEndedError`; and, from a server that does not say at once that nobody of
         that name is there, with `NotOnlineError` or another `RefusedError`.
         """
-        waiter: Deferred[Chat] = Deferred()
-        self._waiters.append(waiter)
-        if self._outcome is not None:
-            self.end(self._outcome)
-        return waiter
-
-    def end(self, outcome: Chat | ChatError) -> None:
-        """Tell those who wait. The conversation calls this."""
-        self._outcome = outcome
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if isinstance(outcome, Chat):
-                waiter.callback(outcome)
-            else:
-                waiter.errback(outcome)
+        return self._answered.when_fired()
 
 
 class Chat:
@@ -84,14 +69,13 @@ class Chat:
         There is no need to wait before the next: texts arrive in the order in which they are sent.
 
         :return: fires when the server has handed the text to the peer's connection. It
-            fails with `NotInChatError`, `LostError`, `TooLongError` (nothing was sent then) or
-            `ConnectionEndedError`.
-        :raises ValueError: the text is ``/exit``, which the protocol has taken for leaving, or
-            holds half of a surrogate pair
+            fails with `NotInChatError`, `LostError` or `ConnectionEndedError`; with nothing sent,
+            with `TooLongError`, or with `ReservedTextError` if the text is ``/exit``.
+        :raises UnicodeEncodeError: the text is no Unicode text: it holds half of a surrogate pair
         """
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         if data == EXIT_TEXT:
-            raise ValueError("/exit can't be said: it means to leave the chat; use leave()")
+            return fail(ReservedTextError())
         if len(data) > self.room:
             return fail(TooLongError(f"{len(data)} bytes are too long: {self.room} fit"))
         return self._request(self._say, Request(Command.MESSAGE, data))

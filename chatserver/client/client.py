@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -12,11 +11,12 @@ from twisted.python.failure import Failure
 
 from chatserver.client.chat import Chat, Invitation, Message
 from chatserver.client.conversation import (
+    Core,
+    Session,
     Wire,
     converse,
     decode_name,
     encode_name,
-    packet_received,
 )
 from chatserver.client.errors import (
     ChatError,
@@ -26,7 +26,10 @@ from chatserver.client.errors import (
     NotOnlineError,
 )
 from chatserver.client.exchange import Request
-from chatserver.packets import MAX_BODY, Command, Packet
+from chatserver.client.once import Once
+from chatserver.packets import MAX_BODY, Command
+
+_log = Logger()
 
 
 class Handler(Protocol):
@@ -76,11 +79,10 @@ class ChatClient:
     or with `ConnectionEndedError`. There is no need to wait for one before the next.
     """
 
-    def __init__(self, wire: Wire, handler: Handler) -> None:
-        self._events = _Events(self, handler, self._tell_waiters)
-        self._session, self._core = converse(wire, self._events)
-        self._end: ChatError | None = None
-        self._waiters: list[Deferred[ChatError]] = []
+    def __init__(self, session: Session, core: Core, events: Events) -> None:
+        self._session = session
+        self._core = core
+        self._events = events
 
     @property
     def name(self) -> str:
@@ -143,29 +145,7 @@ class ChatClient:
 
     def when_closed(self) -> Deferred[ChatError]:
         """Return a Deferred that fires with the reason once the connection is over."""
-        waiter: Deferred[ChatError] = Deferred()
-        self._waiters.append(waiter)
-        if self._end is not None:
-            self._tell_waiters(self._end)
-        return waiter
-
-    def tell_connected(self) -> None:
-        """Tell the handler of this connection, of a `ReconnectingClient`."""
-        self._events.connected()
-
-    # --- What the connection tells ----------------------------------------------------------
-
-    def packet_received(self, packet: Packet) -> None:
-        """The server sent `packet`."""
-        packet_received(self._session, self._core, packet)
-
-    def abandon(self, reason: ChatError) -> None:
-        """Close the connection, for `reason`."""
-        self._session.close(reason)
-
-    def lost(self, reason: ChatError) -> None:
-        """The connection is gone: for `reason`, unless another had ended it before."""
-        self._session.connection_lost(reason)
+        return self._events.closed.when_fired()
 
     # --- Helpers ----------------------------------------------------------------------------
 
@@ -198,54 +178,59 @@ class ChatClient:
         self._session.ask(request)
         return request.outcome
 
-    def _tell_waiters(self, end: ChatError) -> None:
-        self._end = end
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(end)
 
+class Events:
+    """Tells a `Handler` what happens on a connection. `closed` fires after it, at the end."""
 
-class _Events:
-    """Tells a `Handler` what happens, and logs what it fails at.
-
-    :param lost: told of the end of the connection, after the handler
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self, client: ChatClient, handler: Handler, lost: Callable[[ChatError], None]
-    ) -> None:
-        self._client = client
+    def __init__(self, handler: Handler) -> None:
+        self.client: ChatClient
+        self.closed: Once[ChatError] = Once()
         self._handler = handler
-        self._lost = lost
-
-    def connected(self) -> None:
-        self._call(self._handler.connected, self._client)
 
     def invited(self, inviter: str) -> None:
-        self._call(self._handler.invited, self._client, inviter)
+        """See `Handler`."""
+        tell(self._handler, "invited", self.client, inviter)
 
     def chat_began(self, chat: Chat) -> None:
-        self._call(self._handler.chat_began, chat)
+        """See `Handler`."""
+        tell(self._handler, "chat_began", chat)
 
     def message_received(self, chat: Chat, message: Message) -> None:
-        self._call(self._handler.message_received, chat, message)
+        """See `Handler`."""
+        tell(self._handler, "message_received", chat, message)
 
     def chat_ended(self, chat: Chat, reason: ChatError | None) -> None:
-        self._call(self._handler.chat_ended, chat, reason)
+        """See `Handler`."""
+        tell(self._handler, "chat_ended", chat, reason)
 
     def connection_lost(self, reason: ChatError) -> None:
-        self._call(self._handler.connection_lost, self._client, reason)
-        self._lost(reason)
+        """See `Handler`."""
+        tell(self._handler, "connection_lost", self.client, reason)
+        self.closed.fire(reason)
 
-    def _call(self, method: Callable[..., object], *arguments: object) -> None:
-        """Call a method of the handler, which may be an ``async def``."""
-        outcome = maybeDeferred(method, *arguments)
-        outcome.addErrback(self._log_error, method.__name__)
 
-    def _log_error(self, failure: Failure, name: str) -> None:
-        if failure.check(ChatError):  # What the server answered, and nobody took.
-            self._log.warn("{name}: {error}", name=name, error=failure.getErrorMessage())
-        else:
-            self._log.failure("The handler failed at {name}", failure, name=name)
+def tell(handler: Handler, event: str, *arguments: object) -> None:
+    """Call the method of `handler` named `event`, and log what it fails at.
+
+    It may be an ``async def``, or return a Deferred.
+    """
+    outcome = maybeDeferred(lambda: getattr(handler, event)(*arguments))
+    outcome.addErrback(_log_error, event)
+
+
+def _log_error(failure: Failure, event: str) -> None:
+    if failure.check(ChatError):  # What the server answered, and nobody took.
+        _log.warn("{event}: {error}", event=event, error=failure.getErrorMessage())
+    else:
+        _log.failure("The handler failed at {event}", failure, event=event)
+
+
+def open_conversation(wire: Wire, handler: Handler) -> tuple[ChatClient, Session, Core]:
+    """Begin the client's side of a conversation over `wire`.
+
+    :return: what the application uses, and what its connection does
+    """
+    events = Events(handler)
+    session, core = converse(wire, events)
+    events.client = ChatClient(session, core, events)
+    return events.client, session, core

@@ -22,7 +22,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatserver.client.client import ChatClient, Handler
+from chatserver.client.client import ChatClient, Handler, open_conversation
+from chatserver.client.conversation import packet_received
 from chatserver.client.errors import (
     BrokenStreamError,
     CertificateError,
@@ -89,7 +90,7 @@ def connect(
 class ClientFactory(Factory):
     """Makes connections to one server. For the parameters see `connect`.
 
-    :raises ConnectError: `host` is no name of a host
+    :raises ConnectError: `host` is not a valid host name
     :raises CertificateError: `trust` can't be used: its file can't be read, say
     """
 
@@ -166,7 +167,7 @@ class ClientProtocol(Protocol):
     transport: Any
 
     def __init__(self, clock: IReactorTime, verifier: Verifier, handler: Handler) -> None:
-        self.client = ChatClient(self, handler)
+        self.client, self._session, self._core = open_conversation(self, handler)
         self._clock = clock
         self._verifier = verifier
         self._decoder = PacketDecoder()
@@ -207,15 +208,21 @@ class ClientProtocol(Protocol):
         self._decoder.feed(data)
         try:
             while (packet := self._decoder.next_packet()) is not None:
-                self.client.packet_received(packet)
+                packet_received(self._session, self._core, packet)
         except BadPacketError as error:
-            self.client.abandon(BrokenStreamError(f"what the server sends is broken: {error}"))
+            self.abandon(BrokenStreamError(f"what the server sends is broken: {error}"))
+
+    def abandon(self, reason: ChatError) -> None:
+        """Close the connection, and tell the application `reason`."""
+        self._session.close(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the client, or whoever waits for one."""
         self._cancel_deadline()
         if self._is_ready:
-            self.client.lost(ConnectionLostError())
+            error = ConnectionLostError()
+            error.__cause__ = reason.value
+            self._session.connection_lost(error)
         elif not self._ready.called:
             self._ready.errback(self._refusal or reason)
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from automat import TypeMachineBuilder
+from twisted.python.failure import Failure
 
 from chatserver.client.chat import Chat, Invitation, Message
 from chatserver.client.errors import (
     CONNECTION_ENDS,
     INVITATION_ENDS,
     REFUSALS,
+    BrokenStreamError,
     BusyError,
     ChatError,
     LoginTimeoutError,
@@ -35,7 +37,8 @@ from chatserver.client.errors import (
     WithdrawnError,
 )
 from chatserver.client.exchange import Answer, Dialect, Exchange, Request
-from chatserver.packets import AckCode, Command, ErrorCode, Packet
+from chatserver.client.once import Once
+from chatserver.packets import SEPARATOR, AckCode, Command, ErrorCode, Packet
 
 _ABOUT_INVITATIONS = (Command.CHAT_REQUEST, Command.CHAT_ACCEPT, Command.CHAT_DECLINE)
 
@@ -136,15 +139,17 @@ class Core:
 
     exchange: Exchange = field(init=False)
     name: bytes = b""
-    invitation: Invitation | None = None
+    invitee: bytes = b""
+    """Whom one's own invitation waits at; empty if there is none."""
+    answered: Once[Chat] = field(default_factory=Once)
+    """What comes of that invitation."""
     chat: Chat | None = None
     reason: ChatError | None = None
 
     def end_invitation(self, outcome: Chat | ChatError) -> None:
         """The own invitation, if there is one, has come to `outcome`."""
-        invitation, self.invitation = self.invitation, None
-        if invitation is not None:
-            invitation.end(outcome)
+        self.invitee = b""
+        self.answered.fire(outcome if isinstance(outcome, Chat) else Failure(outcome))
 
     def end_chat(self, reason: ChatError | None) -> None:
         """The chat is over."""
@@ -242,16 +247,14 @@ def _make_machine() -> Callable[[Core], Session]:  # noqa: PLR0912, PLR0915 - on
 
         @state.upon(Session.invitation_sent).loop()
         def begin_invitation(s: Session, core: Core, request: Request) -> None:
-            core.end_invitation(WithdrawnError("withdrawn: another invitation took its place"))
-            core.invitation = Invitation(decode_name(request.other))
-            request.outcome.callback(core.invitation)
+            core.end_invitation(WithdrawnError("withdrawn: a newer invitation took its place"))
+            core.invitee, core.answered = request.other, Once()
+            request.outcome.callback(Invitation(decode_name(request.other), core.answered))
 
         @state.upon(Session.declined).loop()
         def decline(s: Session, core: Core, request: Request) -> None:
             # If each has invited the other, this ends both.
-            if core.invitation is not None and core.invitation.invitee == decode_name(
-                request.other
-            ):
+            if core.invitee == request.other:
                 core.end_invitation(WithdrawnError())
             request.outcome.callback(None)
 
@@ -270,12 +273,16 @@ def _make_machine() -> Callable[[Core], Session]:  # noqa: PLR0912, PLR0915 - on
 
     # --- What came unasked ------------------------------------------------------------------
 
-    for state in open_:
+    unauthenticated.upon(Session.invited).loop().returns(None)
+
+    for state in (authenticated, *inside):
 
         @state.upon(Session.invited).loop()
         def tell_of_invitation(s: Session, core: Core, inviter: bytes) -> None:
             core.exchange.newest_inviter = inviter
             core.events.invited(decode_name(inviter))
+
+    for state in open_:
 
         @state.upon(Session.invitation_ended).loop()
         def end_invitation(s: Session, core: Core, error: ChatError) -> None:
@@ -292,14 +299,19 @@ def _make_machine() -> Callable[[Core], Session]:  # noqa: PLR0912, PLR0915 - on
         core.reason = LoginTimeoutError()
         core.wire.close()
 
-    for state in outside:
+    @authenticated.upon(Session.chat_opened).to(in_chat)
+    def open_chat(s: Session, core: Core, peer: bytes, accept: Request | None) -> None:
+        begin_chat(s, core, peer, accept)
 
-        @state.upon(Session.chat_opened).to(in_chat)
-        def open_chat(s: Session, core: Core, peer: bytes, accept: Request | None) -> None:
-            begin_chat(s, core, peer, accept)
+    @unauthenticated.upon(Session.chat_opened).to(closing)
+    def break_off(s: Session, core: Core, peer: bytes, accept: Request | None) -> None:
+        core.reason = BrokenStreamError("the server opens a chat for nobody")
+        if accept is not None:
+            accept.outcome.errback(core.reason)
+        core.wire.close()
 
     for state in inside:
-        # The server knows that the chat before is over; this side has not heard of it.
+        # It should have told of the end of the chat before.
         @state.upon(Session.chat_opened).to(in_chat)
         def change_chat(s: Session, core: Core, peer: bytes, accept: Request | None) -> None:
             core.end_chat(PeerLeftError())
@@ -311,8 +323,7 @@ def _make_machine() -> Callable[[Core], Session]:  # noqa: PLR0912, PLR0915 - on
         for request in core.exchange.take_back(*_ABOUT_INVITATIONS):
             request.outcome.errback(BusyError())
         core.events.chat_began(chat)
-        is_accepted = core.invitation is not None and core.invitation.invitee == name
-        core.end_invitation(chat if is_accepted else WithdrawnError())
+        core.end_invitation(chat if core.invitee == peer else WithdrawnError())
         if accept is not None:
             accept.outcome.callback(chat)
 
@@ -321,7 +332,7 @@ def _make_machine() -> Callable[[Core], Session]:  # noqa: PLR0912, PLR0915 - on
         @state.upon(Session.message_received).loop()
         def tell_of_message(s: Session, core: Core, body: bytes) -> None:
             assert core.chat is not None
-            sender, _, text = body.partition(b": ")
+            sender, _, text = body.partition(SEPARATOR)
             core.events.message_received(core.chat, Message(decode_name(sender), text))
 
         @state.upon(Session.peer_left).to(authenticated)
@@ -386,7 +397,11 @@ def converse(wire: Wire, events: Events) -> tuple[Session, Core]:
     """Begin the client's side of a conversation."""
     core = Core(wire, events)
     session = _begin(core)
-    core.exchange = Exchange(wire.send, lambda request, code: _settle(session, core, request, code))
+    core.exchange = Exchange(
+        wire.send,
+        settle=lambda request, code: _settle(session, core, request, code),
+        invitee=lambda: core.invitee,
+    )
     return session, core
 
 
@@ -401,15 +416,14 @@ def packet_received(session: Session, core: Core, packet: Packet) -> None:
         case Command.FIND_PEER:
             session.invited(packet.body)
         case Command.CHAT_ACCEPT:
-            invitee = core.invitation and encode_name(core.invitation.invitee)
-            if not core.exchange.accept_received(packet.body, invitee == packet.body):
+            if not core.exchange.accept_received(packet.body):
                 session.chat_opened(packet.body, None)
         case Command.ACK if packet.body in _ACK_CODES:
             code = AckCode(packet.body)
             is_news = not core.exchange.answer_received(code)
-            if is_news and code is AckCode.CHAT and core.invitation is not None:
+            if is_news and code is AckCode.CHAT and core.invitee:
                 # The reference server does not say who has accepted: the one who was invited.
-                session.chat_opened(encode_name(core.invitation.invitee), None)
+                session.chat_opened(core.invitee, None)
         case Command.ERROR if packet.body in _ERROR_CODES:
             _error_received(session, core, ErrorCode(packet.body))
 

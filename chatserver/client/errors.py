@@ -43,7 +43,7 @@ class MalformedCredentialsError(RefusedError):
     code = ErrorCode.MALFORMED
     text = (
         "the server does not take such a name or password: a new name has 1 to 32 letters and"
-        " digits and no spaces, a new password 8 characters or more"
+        " digits and no spaces, a new password usually 8 bytes or more"
     )
 
 
@@ -114,7 +114,7 @@ class BusyError(RefusedError):
     """One of the two is in a chat, or the other has too much waiting."""
 
     code = ErrorCode.BUSY
-    text = "busy: in a chat, or too much is waiting there"
+    text = "busy right now"
 
 
 class NoInvitationError(RefusedError):
@@ -129,6 +129,12 @@ class TooLongError(RefusedError):
 
     code = ErrorCode.TOO_LONG
     text = "the message is too long"
+
+
+class ReservedTextError(RefusedError):
+    """The one text that can't be said."""
+
+    text = "/exit can't be said: the protocol reserves it for leaving the chat"
 
 
 class SlowDownError(RefusedError):
@@ -170,7 +176,7 @@ class NotFreeError(InvitationError):
     """The invited one disconnected, or is in a chat with somebody else."""
 
     code = ErrorCode.NOT_FREE
-    text = "not free any more"
+    text = "no longer available"
 
 
 class TimedOutError(InvitationError):

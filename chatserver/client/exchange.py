@@ -16,8 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from chatserver.conversation import EXIT_TEXT
-from chatserver.packets import AckCode, Command, ErrorCode, Packet
+from chatserver.packets import EXIT_TEXT, AckCode, Command, ErrorCode, Packet
 
 Answer = AckCode | ErrorCode
 """What a request is answered with."""
@@ -88,7 +87,7 @@ _ANSWERS: dict[Command, set[Answer]] = {
     Command.EXIT_CHAT: {AckCode.BYE, ErrorCode.NOT_LOGGED_IN, ErrorCode.NOT_IN_CHAT},
 }
 """What may answer each command: docs/protocol.md, "Answers and news". CHAT is ChatAccept too.
-Invitations may be limited, or cross machines: hence SLOWDOWN and FAILED there."""
+SLOWDOWN and FAILED are understood for invitations as well, though no server sends them yet."""
 
 _NEW = {Command.CHAT_REQUEST, Command.CHAT_ACCEPT, Command.CHAT_DECLINE, Command.EXIT_CHAT}
 """What the reference server answers with UNKN."""
@@ -108,7 +107,7 @@ class Exchange:
     It sends without waiting for the answer before, with these exceptions, so that no text can
     reach somebody else than was meant:
 
-    * nothing is sent behind an accept, nor behind a login,
+    * nothing is sent behind an accept, nor behind a login (see `_send_fence`),
     * no Message and no ExitChat is sent behind an invitation: with whom the chat is has to be
       known first,
     * one at a time is sent until it is known that the server understands all commands: the
@@ -117,16 +116,21 @@ class Exchange:
     :param send: sends a packet
     :param settle: is told of each answer: the request, and an `AckCode` or `ErrorCode`. CHAT
         stands for ChatAccept too.
+    :param invitee: returns whom one's own invitation is waiting at, or an empty name
     """
 
     def __init__(
-        self, send: Callable[[Packet], None], settle: Callable[[Request, Answer], None]
+        self,
+        send: Callable[[Packet], None],
+        settle: Callable[[Request, Answer], None],
+        invitee: Callable[[], bytes],
     ) -> None:
         self.dialect = Dialect.UNKNOWN
         self.newest_inviter = b""
         """Who has invited last, until that is answered. The reference server knows no other."""
         self._send = send
         self._settle = settle
+        self._invitee = invitee
         self._waiting: deque[Request] = deque()
         self._under_way: deque[Request] = deque()
         self._open_accept: Request | None = None
@@ -151,21 +155,17 @@ class Exchange:
         self._send_waiting()
         return True
 
-    def accept_received(self, peer: bytes, is_doubtful: bool) -> bool:
+    def accept_received(self, peer: bytes) -> bool:
         """ChatAccept came, with the name of `peer`: as `answer_received`.
 
-        If each has invited the other, which `is_doubtful` tells, it is the answer to one's own
-        accept, or the news of theirs: then the answer still comes. A Login shows when it can't
-        come any more: for one who is logged in, it does nothing and is answered ALREADY.
+        If each has invited the other, it is the answer to one's own
+        accept, or the news of theirs: then the answer still comes.
         """
         oldest = self._under_way[0] if self._under_way else None
         if oldest is None or oldest.command is not Command.CHAT_ACCEPT or oldest.other != peer:
             return False
-        if is_doubtful:
-            login = Request(Command.LOGIN, b"")
-            login.outcome.addErrback(lambda _: None)
-            self._under_way.append(login)
-            self._send(Packet(login.command, login.body))
+        if peer == self._invitee():
+            self._send_fence()
         return self.answer_received(AckCode.CHAT)
 
     def unknown_received(self) -> bool:
@@ -215,6 +215,17 @@ class Exchange:
                 self._under_way.append(request)
                 self._send(Packet(request.command, request.body))
 
+    def _send_fence(self) -> None:
+        """Send a Login: once it is answered, all before it is, and nothing is sent meanwhile.
+
+        It is the one command that has no effect on who is logged in, and one answer, ALREADY,
+        which answers nothing else that may be under way.
+        """
+        fence = Request(Command.LOGIN, b"")
+        fence.outcome.addErrback(lambda _: None)
+        self._under_way.append(fence)
+        self._send(Packet(fence.command, fence.body))
+
     def _may_send(self, request: Request) -> bool:
         if not self._under_way:
             return True
@@ -229,23 +240,30 @@ class Exchange:
     def _send_in_old_form(self, request: Request) -> None:
         """Send what the reference server understands, and answers only if it fails, or never."""
         match request.command:
+            case Command.CHAT_REQUEST | Command.CHAT_ACCEPT if self._is_asking(request.other):
+                self._settle(request, ErrorCode.BUSY)
             case Command.CHAT_REQUEST:
                 self._send(Packet(Command.FIND_PEER, request.body))
                 self._settle(request, AckCode.SENT)
             case Command.CHAT_ACCEPT if request.other == self.newest_inviter:
-                if self._open_accept is not None:
-                    self._settle(self._open_accept, ErrorCode.LOST)
                 self._open_accept = request
                 self.newest_inviter = b""
                 self._send(Packet(Command.ACK))
-            case Command.CHAT_ACCEPT:
-                self._settle(request, ErrorCode.NO_INVITATION)
             case Command.CHAT_DECLINE if request.other == self.newest_inviter:
                 self.newest_inviter = b""
                 self._send(Packet(Command.ERROR))
                 self._settle(request, AckCode.OK)
+            case Command.CHAT_DECLINE if request.other == self._invitee():
+                self._settle(request, ErrorCode.UNKNOWN)  # It can't be withdrawn.
             case Command.EXIT_CHAT:
                 self._under_way.append(request)
                 self._send(Packet(Command.MESSAGE, EXIT_TEXT))
             case _:
-                self._settle(request, ErrorCode.UNKNOWN)
+                self._settle(request, ErrorCode.NO_INVITATION)
+
+    def _is_asking(self, name: bytes) -> bool:
+        """Tell whether the reference server may still open a chat with somebody else than `name`.
+
+        Its Ack CHAT names nobody: there must be no doubt whom it is about.
+        """
+        return self._open_accept is not None or self._invitee() not in (b"", name)

@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatserver.client.client import ChatClient, Handler
+from chatserver.client.client import ChatClient, Handler, tell
 from chatserver.client.connection import DEFAULT_PORT, ClientFactory, ClientProtocol
 from chatserver.client.errors import (
     CertificateError,
@@ -23,7 +23,11 @@ from chatserver.client.errors import (
     ReplacedError,
     SlowDownError,
 )
+from chatserver.client.once import Once
 from chatserver.client.trust import Trust
+
+LOGIN_TIMEOUT = 60.0
+"""Seconds to wait for the answer to a login: more than a busy server's queue takes."""
 
 _log = Logger()
 
@@ -61,6 +65,7 @@ class ReconnectingClient(Service):
     ) -> None:
         self.client: ChatClient | None = None
         """The present connection, logged in."""
+        self._reactor = reactor
         self._name = name
         self._password = password
         self._handler = handler
@@ -68,9 +73,9 @@ class ReconnectingClient(Service):
         self._factory.opened = self._opened
         self._retry_policy = retry_policy or backoffPolicy()
         self._failures = 0
-        self._connection: ChatClient | None = None  # The present one or the last, logged in or not.
-        self._end: ChatError | None = None
-        self._waiters: list[Deferred[ChatError]] = []
+        self._protocol: ClientProtocol | None = None  # The present one or the last.
+        self._stopped: Once[ChatError] = Once()
+        self._is_stopped = False
         self._service = ClientService(
             self._factory.secure(endpoint), self._factory, self._delay, reactor
         )
@@ -78,7 +83,10 @@ class ReconnectingClient(Service):
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._end = None
+        if self._is_stopped:
+            self._stopped = Once()
+            self._is_stopped = False
+        self._failures = 0
         self._service.startService()
 
     @inlineCallbacks
@@ -89,11 +97,7 @@ class ReconnectingClient(Service):
 
     def when_stopped(self) -> Deferred[ChatError]:
         """Return a Deferred that fires with the reason once it has given up or was stopped."""
-        waiter: Deferred[ChatError] = Deferred()
-        self._waiters.append(waiter)
-        if self._end is not None:
-            self._tell_waiters(self._end)
-        return waiter
+        return self._stopped.when_fired()
 
     def _delay(self, _: int) -> float:
         # Not Twisted's count, which begins anew whenever TCP connects: a server that
@@ -112,18 +116,19 @@ class ReconnectingClient(Service):
             if isinstance(error, CertificateError):
                 yield self._stop(error)
             return
-        self._connection = client
+        self._protocol = protocol
+        logging_in = client.log_in(self._name, self._password)
         try:
-            yield client.log_in(self._name, self._password)
-        except ChatError as error:
-            _log.warn("Not logged in: {reason}", reason=str(error))
+            yield logging_in.addTimeout(LOGIN_TIMEOUT, self._reactor)
+        except (ChatError, TimeoutError) as error:
+            _log.warn("Not logged in: {reason}", reason=str(error) or "no answer")
             yield client.close()
             if isinstance(error, RefusedError) and not _is_passing(error):
                 yield self._stop(error)
             return
         self._failures = 0
         self.client = client
-        client.tell_connected()
+        tell(self._handler, "connected", client)
         reason: ChatError = yield client.when_closed()
         self.client = None
         if isinstance(reason, ReplacedError):
@@ -131,19 +136,15 @@ class ReconnectingClient(Service):
 
     @inlineCallbacks
     def _stop(self, reason: ChatError) -> Generator[Deferred[Any], Any, None]:
-        if self._end is not None:  # Who waits for that may stop it once more.
+        if self._is_stopped:  # Who waits for that may stop it once more.
             return
-        if self._connection is not None:  # Else its end would have no reason, and no deadline.
-            self._connection.abandon(reason)
+        if not isinstance(reason, ClosedError):
+            _log.error("Not trying any more: {reason}", reason=str(reason))
+        if self._protocol is not None:  # Else its end would have no reason, and no deadline.
+            self._protocol.abandon(reason)
         yield self._service.stopService()
-        if self._end is None:
-            self._end = reason
-            self._tell_waiters(reason)
-
-    def _tell_waiters(self, reason: ChatError) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(reason)
+        self._is_stopped = True
+        self._stopped.fire(reason)
 
 
 class _Factory(ClientFactory):

@@ -78,7 +78,8 @@ def _run(options: Options) -> int:
 
     # Not the loop's own handlers, which wait for the loop: it may be stuck in a write.
     for number in _SIGNALS:
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup sets
+            signal.signal(number, interrupt)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + received[0]))
     reactor.run(installSignalHandlers=False)
@@ -91,7 +92,7 @@ def _run(options: Options) -> int:
         return _complain("not connected", 128 + signal.SIGINT)
     except asyncio.CancelledError:
         number = received[0] if received else signal.SIGINT
-        return _complain("interrupted", 128 + number)
+        return _complain("interrupted" if number == signal.SIGINT else "terminated", 128 + number)
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:

@@ -104,11 +104,11 @@ def parse_address(text: str) -> Address:
         host, colon, port = server.partition(":")
         port = port if colon else None
     if not (name and at and host) or ":" in name or re.search(r"[\s\[\]]", host):
-        raise UsageError(f"{text!r} is no address: it has to be like alice@chat.example:5555")
+        raise UsageError(f"{text!r} is not a valid address: it looks like alice@chat.example:5555")
     if port is None:
         return Address(name, host, DEFAULT_PORT)
     if not (port.isascii() and port.isdecimal() and 0 < int(port) <= 0xFFFF):
-        raise UsageError(f"{text!r}: {port!r} is no port number")
+        raise UsageError(f"{text!r}: {port!r} is not a port number")
     return Address(name, host, int(port))
 
 
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--register", action="store_true", help="make the account if it does not exist")
     add("--password-file", metavar="FILE", help="the password is the first line of FILE")
     add("--trust-file", metavar="FILE", help="trust this certificate, or authority (PEM)")
-    add("--fingerprint", metavar="SHA256", help="trust the certificate with this one")
+    add("--fingerprint", metavar="SHA256", help="trust the certificate with this fingerprint")
     add("--save", metavar="FILE", help="append what is said to FILE")
     add("--version", action="version", version=f"asyncchat {__version__}")
     add("--help", "-h", action="help", help="show this")

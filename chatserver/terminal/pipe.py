@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from threading import Thread
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from chatserver.client import (
@@ -73,7 +73,7 @@ class Pipe(Handler):
         except BrokenPipeError:  # Who reads the output has enough of it.
             return FAILED
         except OSError as error:
-            _complain(f"standard output: {error.strerror}")
+            _complain(f"standard input or output: {error.strerror}")
             return FAILED
         finally:
             await result(client.close())
@@ -122,6 +122,8 @@ class Pipe(Handler):
         ending = asyncio.create_task(self._events.get())
         try:
             await asyncio.wait({saying, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if saying.done():
+                saying.result()  # It may have failed.
             if self._to is not None and chat.is_open:
                 await result(chat.leave())
             reason = await ending
@@ -138,7 +140,7 @@ class Pipe(Handler):
         if self._to is not None:
             is_cut_short = not self._lines.are_at_end
         else:  # One who accepts need not say anything.
-            is_cut_short = not self._keeps_on and self._lines.is_left_over()
+            is_cut_short = self._lines.is_left_over()
         if is_cut_short:
             self._undelivered += 1
             _complain(f"{peer} has left before the end of the input")
@@ -146,7 +148,12 @@ class Pipe(Handler):
             _complain(f"{peer} has left")
 
     async def _say_all(self, chat: Chat) -> None:
-        """Say each line. Return when all are answered."""
+        """Say each line. Return when all are answered.
+
+        With ``--forever`` nothing is said: what is for one would be heard by the next.
+        """
+        if self._keeps_on:
+            return
         room = asyncio.Semaphore(UNDER_WAY)
         while (line := await self._lines.next()) is not None:
             await room.acquire()
@@ -156,11 +163,7 @@ class Pipe(Handler):
 
     def _say(self, chat: Chat, line: bytes) -> Deferred[None]:
         """Say a line. Return what fires when it is answered, and never fails."""
-        try:
-            saying = chat.send(line)
-        except ValueError as error:
-            saying = fail(error)
-        return saying.addErrback(self._note_undelivered, line)
+        return chat.send(line).addErrback(self._note_undelivered, line)
 
     def _note_undelivered(self, failure: Failure, line: bytes) -> None:
         if failure.check(ConnectionEndedError):  # which is told, once, for all of them
@@ -179,7 +182,7 @@ class Lines:
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
         self.are_at_end = False
-        self._queue: asyncio.Queue[bytes | None] | None = None
+        self._queue: asyncio.Queue[bytes | OSError | None] | None = None
 
     def is_left_over(self) -> bool:
         """Tell whether one was read that nobody has taken. It is dropped."""
@@ -189,7 +192,10 @@ class Lines:
             return False
 
     async def next(self) -> bytes | None:
-        """Return the next line without its end, or None after the last."""
+        """Return the next line without its end, or None after the last.
+
+        :raises OSError: the file can't be read
+        """
         if self.are_at_end:
             return None
         if self._queue is None:
@@ -199,28 +205,36 @@ class Lines:
             arguments = self._descriptor, self._queue, asyncio.get_running_loop()
             Thread(target=_read_lines, args=arguments, daemon=True).start()
         line = await self._queue.get()
+        if isinstance(line, OSError):
+            raise line
         self.are_at_end = line is None
         return line
 
 
 def _read_lines(
-    descriptor: int, queue: asyncio.Queue[bytes | None], loop: asyncio.AbstractEventLoop
+    descriptor: int,
+    queue: asyncio.Queue[bytes | OSError | None],
+    loop: asyncio.AbstractEventLoop,
 ) -> None:
-    """Put the lines of a file into `queue`, and None after the last."""
+    """Put the lines of a file into `queue`, and after the last None, or what went wrong."""
 
-    def put(line: bytes | None) -> None:
+    def put(line: bytes | OSError | None) -> None:
         try:
             asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
         except (CancelledError, RuntimeError):  # The chat is over.
             sys.exit()
 
     rest = b""
-    # Not sys.stdin: the lock that its read would hold is in the way at the end of the process.
-    while data := os.read(descriptor, READ_SIZE):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            put(line.removesuffix(b"\r"))
-        rest = rest[: MAX_BODY + 1]  # Too long to be sent, whatever follows.
+    try:
+        # Not sys.stdin: the lock that its read would hold is in the way at the end of the process.
+        while data := os.read(descriptor, READ_SIZE):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                put(line.removesuffix(b"\r"))
+            rest = rest[: MAX_BODY + 1]  # Too long to be sent, whatever follows.
+    except OSError as error:
+        put(error)
+        return
     if rest:
         put(rest)
     put(None)

@@ -66,8 +66,13 @@ def fold(text: str, width: int) -> list[str]:
     return [*rows, row] if row or not rows else rows
 
 
+def is_command(text: str) -> bool:
+    """Tell whether what was typed is a command, and not to be said."""
+    return text.startswith("/") and not text.startswith("//") and "\n" not in text.strip()
+
+
 def history_path() -> Path:
-    """Return where the lines that were typed are kept: in the user's folder for state."""
+    """Return where the commands that were typed are kept: in the user's folder for state."""
     return platformdirs.user_state_path("asyncchat", appauthor=False) / "history"
 
 
@@ -86,6 +91,7 @@ class Screen:
     ) -> None:
         self.on_key: Callable[[], None] = lambda: None
         self._lines: list[StyleAndTextTuples] = []
+        self._flushing: asyncio.Future[None] | None = None
         self._history = _History(history or history_path(), self.show_trouble)
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
@@ -154,14 +160,16 @@ class Screen:
     def _show(self, line: StyleAndTextTuples) -> None:
         """Show a line, together with others that come in the same moment."""
         self._lines.append(line)
-        if len(self._lines) == 1:
-            asyncio.get_running_loop().call_soon(self._flush)
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.ensure_future(self._flush_soon())
 
-    def _flush(self) -> None:
-        if self._session.app.is_running:
-            run_in_terminal(self.flush)
-        else:
-            self.flush()
+    async def _flush_soon(self) -> None:
+        await asyncio.sleep(0)  # Others may come in the same moment.
+        while self._lines:
+            if self._session.app.is_running:
+                await run_in_terminal(self.flush)
+            else:
+                self.flush()
 
     def flush(self) -> None:
         """Show what is still to be shown. Nothing may be read meanwhile."""
@@ -172,7 +180,9 @@ class Screen:
 
 
 class _History(FileHistory):
-    """What was typed, in a file for its user only. Where that fails, it says so, once.
+    """What was typed: commands in a file for its user only, all else until the end of the run.
+
+    Where the file can't be used, it says so, once.
 
     :param complain: tells the user
     """
@@ -191,7 +201,9 @@ class _History(FileHistory):
             return []
 
     def store_string(self, string: str) -> None:
-        """Keep what was typed."""
+        """Keep a command. What is said is nobody's business later: it is kept for this run only."""
+        if not is_command(string):
+            return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))

@@ -23,12 +23,12 @@ from chatserver.client import (
     RefusedError,
     WithdrawnError,
 )
-from chatserver.conversation import EXIT_TEXT
 from chatserver.limits import MAX_RECEIVED_INVITATIONS
+from chatserver.packets import EXIT_TEXT
 from chatserver.printable import visible, visible_lines
 from chatserver.terminal.options import ANYBODY, Options
 from chatserver.terminal.questions import UserQuit
-from chatserver.terminal.screen import Screen
+from chatserver.terminal.screen import Screen, is_command
 from chatserver.terminal.status import DONE, FAILED
 from chatserver.terminal.transcript import Transcript
 from chatserver.terminal.waiting import result
@@ -91,7 +91,7 @@ class Session(Handler):
     async def run(self, client: ChatClient) -> int:
         """Chat until the user or the server ends it. Return the exit status."""
         self._client = client
-        self._news(f"You are {visible(client.name)}. /invite NAME begins a chat, /help tells more.")
+        self._news(f"You are {visible(client.name)}. /invite NAME starts a chat, /help shows more.")
         if self._options.to is not None:
             self._start(self._invite(self._options.to))
         ending = asyncio.ensure_future(result(client.when_closed()))
@@ -115,13 +115,15 @@ class Session(Handler):
         while not (ending.done() or self._is_quitting):
             reading = asyncio.create_task(self._screen.read(text))
             either: set[asyncio.Future[Any]] = {reading, ending}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
             try:
-                text = self._obey(await reading)
-            except (UserQuit, asyncio.CancelledError):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not reading.done():
+                    reading.cancel()
+                    await asyncio.wait({reading})  # It gives the terminal back.
+            if reading.cancelled() or isinstance(reading.exception(), UserQuit):
                 return
+            text = self._obey(reading.result())
 
     # --- What the user types ----------------------------------------------------------------
 
@@ -129,10 +131,9 @@ class Session(Handler):
         """Do what `text` says. Return what is to stand on the line again."""
         if not text.strip():
             return ""
-        if not text.startswith("/") or "\n" in text.strip():
-            return self._say(text, text)
-        if text.startswith("//"):
-            return self._say(text, text[1:])
+        if not is_command(text):
+            is_doubled = text.startswith("//") and "\n" not in text.strip()
+            return self._say(text, text[1:] if is_doubled else text)
         word, _, argument = text.strip().partition(" ")
         if word == QUIT:
             self._is_quitting = True
@@ -156,17 +157,17 @@ class Session(Handler):
         except ConnectionEndedError:
             pass  # That is told by itself.
         except ChatError as error:
-            self._trouble(f"The server refused: {error}.")
+            self._trouble(f"Refused: {error}.")
 
     def _say(self, typed: str, text: str) -> str:
         """Say `text`. Return what is to be typed again: nothing, if it could be sent."""
         chat = self._chat
         data = text.encode("utf-8", "surrogateescape")
         if chat is None or not chat.is_open:
-            self._trouble("You are in no chat, and nobody heard that: /invite NAME begins one.")
+            self._trouble("You're not in a chat, so nobody heard that. /invite NAME starts one.")
             return typed
         if data == EXIT_TEXT:
-            self._trouble("/exit can't be said: the protocol has taken it for leaving.")
+            self._trouble("/exit can't be said: the protocol reserves it for leaving.")
             return typed
         if len(data) > chat.room:
             self._trouble(f"Too long: {len(data)} bytes, and {chat.room} fit. Nothing was sent.")
@@ -191,7 +192,7 @@ class Session(Handler):
 
     async def _invite(self, name: str) -> None:
         if not name:
-            self._trouble("Whom? /invite NAME")
+            self._trouble("Usage: /invite NAME")
             return
         assert self._client is not None
         if self._chat is not None:
@@ -202,7 +203,7 @@ class Session(Handler):
         try:
             invitation = await result(self._client.invite(name))
             self._invitee = name
-            self._news(f"{shown} is invited.")
+            self._news(f"Invited {shown}.")
             await result(invitation.when_answered())
         except WithdrawnError:
             pass  # It was the user's own doing.
@@ -220,7 +221,7 @@ class Session(Handler):
             return
         name = self._invitee
         await result(self._client.withdraw(name))
-        self._news(f"The invitation to {visible(name)} is withdrawn.")
+        self._news(f"Withdrew the invitation to {visible(name)}.")
 
     async def _accept(self, name: str) -> None:
         assert self._client is not None
@@ -248,7 +249,7 @@ class Session(Handler):
         shown = visible(inviter)
         try:
             await result(self._client.decline(inviter))
-            self._news(f"{shown} is declined.")
+            self._news(f"Declined {shown}'s invitation.")
         except RefusedError as error:
             self._trouble(f"{shown}: {error}.")
         finally:
@@ -256,7 +257,7 @@ class Session(Handler):
 
     async def _leave(self, _: str) -> None:
         if self._chat is None:
-            self._trouble("You are in no chat. /quit ends the program.")
+            self._trouble("You're not in a chat. /quit ends the program.")
         else:
             await result(self._chat.leave())
 
@@ -336,11 +337,11 @@ class Session(Handler):
         if self._chat is not None:
             state = f"in a chat with {visible(self._chat.peer)}"
         elif self._invitee is not None:
-            state = f"{visible(self._invitee)} is invited"
+            state = f"inviting {visible(self._invitee)}"
         elif self._inviters:
             state = f"{visible(self._inviters[-1])} invites you"
         else:
-            state = "in no chat"
+            state = "not in a chat"
         delivery = f"sending {self._under_way}" if self._under_way else self._delivery
         address = "" if self._options.address is None else visible(str(self._options.address))
         parts = [state, f"{self._unread} unread", delivery, address]

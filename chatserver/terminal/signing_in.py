@@ -106,7 +106,7 @@ class _SigningIn:
                 return await self._enter(password)
             except (NotAuthenticatedError, MalformedCredentialsError) as error:
                 say(f"{error}.")
-        raise SignInError("that was not the password")
+        raise SignInError("wrong password")
 
     async def _enter(self, password: str) -> ChatClient:
         """Log in, or register if the account does not exist and the user wants that."""
