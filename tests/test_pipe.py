@@ -14,8 +14,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatserver.packets import Command, Packet
+from chatserver.terminal.ending import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
 from chatserver.terminal.pipe import Lines
-from chatserver.terminal.status import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
 from tests.blocking import Client
 from tests.processes import OK, TIMEOUT, ProcessTestCase, Server, until
 from tests.terminals import client_command, environment

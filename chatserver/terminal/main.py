@@ -10,12 +10,10 @@ from typing import Any
 
 from twisted.internet import asyncioreactor
 
+from chatserver.terminal.ending import FAILED, USAGE, UserQuit
 from chatserver.terminal.options import Options, UsageError, parse
 from chatserver.terminal.pipe import Pipe
-from chatserver.terminal.questions import Questions, UserQuit
-from chatserver.terminal.session import Session
 from chatserver.terminal.signing_in import SignInError, sign_in
-from chatserver.terminal.status import FAILED, USAGE
 
 _SIGNALS = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -111,10 +109,16 @@ async def _chat(reactor: Any, options: Options) -> int:
         raise UsageError("this is no terminal: say whom to talk to, with --to NAME or --accept")
     if not is_terminal and options.save is not None:
         raise UsageError("--save: is for a terminal; here, redirect the output")
-    session = Session(options) if is_terminal else Pipe(options)
-    questions = Questions() if is_terminal else None
-    client = await sign_in(reactor, options, questions, session)
-    return await session.run(client)
+    if not is_terminal:
+        pipe = Pipe(options)
+        return await pipe.run(await sign_in(reactor, options, None, pipe))
+
+    # Not before: to load prompt_toolkit takes its time, and scripts do without.
+    from chatserver.terminal.questions import Questions  # noqa: PLC0415
+    from chatserver.terminal.session import Session  # noqa: PLC0415
+
+    session = Session(options)
+    return await session.run(await sign_in(reactor, options, Questions(), session))
 
 
 def _complain(text: str, status: int) -> int:

@@ -25,8 +25,8 @@ from chatserver.client import (
 )
 from chatserver.packets import MAX_BODY
 from chatserver.printable import visible
+from chatserver.terminal.ending import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED
 from chatserver.terminal.options import ANYBODY, Options
-from chatserver.terminal.status import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED
 from chatserver.terminal.waiting import result
 
 UNDER_WAY = 64

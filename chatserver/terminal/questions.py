@@ -8,12 +8,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.history import DummyHistory
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 
-
-class UserQuit(Exception):  # noqa: N818 - it is no error
-    """The user has enough: Ctrl-C, or Ctrl-D on an empty line.
-
-    Not KeyboardInterrupt, which would end the event loop at once, and leave its threads.
-    """
+from chatserver.terminal.ending import UserQuit
 
 
 class Questions:

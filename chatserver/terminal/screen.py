@@ -25,7 +25,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
-from chatserver.terminal.questions import UserQuit
+from chatserver.terminal.ending import UserQuit
 
 PROMPT = "> "
 

@@ -26,10 +26,9 @@ from chatserver.client import (
 from chatserver.limits import MAX_RECEIVED_INVITATIONS
 from chatserver.packets import EXIT_TEXT
 from chatserver.printable import visible, visible_lines
+from chatserver.terminal.ending import DONE, FAILED, UserQuit
 from chatserver.terminal.options import ANYBODY, Options
-from chatserver.terminal.questions import UserQuit
 from chatserver.terminal.screen import Screen, is_command
-from chatserver.terminal.status import DONE, FAILED
 from chatserver.terminal.transcript import Transcript
 from chatserver.terminal.waiting import result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatserver.client import (
     CertificateError,
@@ -22,8 +22,10 @@ from chatserver.client import (
 )
 from chatserver.printable import visible
 from chatserver.terminal.options import Address, Options, UsageError, parse_address
-from chatserver.terminal.questions import Questions
 from chatserver.terminal.waiting import result
+
+if TYPE_CHECKING:  # prompt_toolkit, which scripts do without
+    from chatserver.terminal.questions import Questions
 
 TRIES = 3
 """How often a password is asked for: as ssh and sudo do."""

@@ -1,4 +1,6 @@
-"""The exit status of ``asyncchat``."""
+"""How ``asyncchat`` ends: its exit status, and what ends it early."""
+
+from __future__ import annotations
 
 DONE = 0
 """All went well."""
@@ -14,3 +16,10 @@ NOT_ACCEPTED = 3
 
 NOT_DELIVERED = 4
 """Something that was to be said was not delivered."""
+
+
+class UserQuit(Exception):  # noqa: N818 - it is no error
+    """The user has enough: Ctrl-C, or Ctrl-D on an empty line.
+
+    Not KeyboardInterrupt, which would end the event loop at once, and leave its threads.
+    """
