@@ -67,25 +67,25 @@ class PipeTests(ProcessTestCase):
         return process.returncode, out.decode(), err.decode()
 
     def until_online(self, name: str) -> None:
-        """Wait until the server has let `name` in."""
+        """Wait until the server has let `name` in, who must be a name of this test alone."""
         until(lambda: f"Logged in: '{name}'" in self.server.log, f"{name} online")
 
     def test_hello(self) -> None:
         """What is piped into one comes out of the other, line by line; both end well. Each line
         comes as soon as it is said.
         """
-        bob = self.begin("bob", "--accept")
-        self.until_online("bob")
-        alice = self.begin("alice", "--to", "bob")
-        alice.stdin.write("hello\n\ngrüß dich \x1b[1m\n".encode() + b"\xff no UTF-8")
-        alice.stdin.flush()
-        self.assertEqual(b"alice: hello\n", bob.stdout.readline())
-        status, out, err = self.finish(alice)
-        self.assertEqual((DONE, "", "asyncchat: in a chat with bob\n"), (status, out, err))
-        status, out, err = self.finish(bob)
-        self.assertEqual("alice: \nalice: grüß dich \\x1b[1m\nalice: \\xff no UTF-8\n", out)
+        holger = self.begin("holger", "--accept")
+        self.until_online("holger")
+        hella = self.begin("hella", "--to", "holger")
+        hella.stdin.write("hello\n\ngrüß dich \x1b[1m\n".encode() + b"\xff no UTF-8")
+        hella.stdin.flush()
+        self.assertEqual(b"hella: hello\n", holger.stdout.readline())
+        status, out, err = self.finish(hella)
+        self.assertEqual((DONE, "", "asyncchat: in a chat with holger\n"), (status, out, err))
+        status, out, err = self.finish(holger)
+        self.assertEqual("hella: \nalice: grüß dich \\x1b[1m\nalice: \\xff no UTF-8\n", out)
         self.assertEqual(DONE, status, err)
-        self.assertIn("alice has left", err)
+        self.assertIn("hella has left", err)
 
     def test_many_lines(self) -> None:
         """Thousands of lines arrive, all and in order; a line that is too long, or can't be said,

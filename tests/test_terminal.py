@@ -296,6 +296,24 @@ class ChatTests(TerminalTestCase):
         self.assertIn("* Invited bob.", saved.read_text())
         self.assertEqual(0o600, saved.stat().st_mode & 0o777)
 
+    def test_no_address(self) -> None:
+        """Without an address it asks for one, until it is one."""
+        self.use(self.share())
+        terminal = Terminal(
+            self.base / "asked",
+            *("--register", "--trust-file", self.certificate),
+            ASYNCCHAT_PASSWORD=PASSWORD,
+        )
+        self.addCleanup(terminal.close)
+        terminal.wait_for("Your name and server")
+        terminal.type("nonsense\n")
+        terminal.wait_for("(?s)'nonsense' is not an address.*Your name and server")
+        terminal.type(f"asked@localhost:{self.port}\n")
+        terminal.wait_for("You are asked")
+        terminal.wait_until(
+            lambda: terminal.last_line.endswith(f"asked@localhost:{self.port}"), "the address"
+        )
+
     def test_passwords(self) -> None:
         """A wrong password is asked for again, three times; a new account's is asked for twice,
         and must be one that the server takes.

@@ -156,9 +156,14 @@ class KnownHosts:
     def add(self, host: str, port: int, fingerprint: str) -> None:
         """Trust `host` and `port` with this certificate from now on.
 
+        A line that is there for them already stays, and counts: where the certificate has
+        changed, a person has to remove it.
+
         :raises CertificateError: the file can't be written
         :raises ValueError: that is no fingerprint
         """
+        if self._find(host, port) is not None:
+            return
         line = f"{_entry(host, port)} {Fingerprint(fingerprint).fingerprint}\n"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

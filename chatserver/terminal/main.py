@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -13,7 +14,7 @@ from twisted.internet import asyncioreactor
 from chatserver.terminal.ending import FAILED, USAGE, UserQuit
 from chatserver.terminal.options import Options, UsageError, parse
 from chatserver.terminal.pipe import Pipe
-from chatserver.terminal.signing_in import SignInError, sign_in
+from chatserver.terminal.signing_in import SignInError, ask_address, sign_in
 
 _SIGNALS = {
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -109,6 +110,8 @@ async def _chat(reactor: Any, options: Options) -> int:
         raise UsageError("this is no terminal: say whom to talk to, with --to NAME or --accept")
     if not is_terminal and options.save is not None:
         raise UsageError("--save: is for a terminal; here, redirect the output")
+    if not is_terminal and options.address is None:
+        raise UsageError("who are you, and where? Give NAME@HOST; see asyncchat --help")
     if not is_terminal:
         pipe = Pipe(options)
         return await pipe.run(await sign_in(reactor, options, None, pipe))
@@ -117,8 +120,11 @@ async def _chat(reactor: Any, options: Options) -> int:
     from chatserver.terminal.questions import Questions  # noqa: PLC0415
     from chatserver.terminal.session import Session  # noqa: PLC0415
 
+    questions = Questions()
+    if options.address is None:
+        options = replace(options, address=await ask_address(questions))
     session = Session(options)
-    return await session.run(await sign_in(reactor, options, Questions(), session))
+    return await session.run(await sign_in(reactor, options, questions, session))
 
 
 def _complain(text: str, status: int) -> int:

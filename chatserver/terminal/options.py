@@ -104,7 +104,7 @@ def parse_address(text: str) -> Address:
         host, colon, port = server.partition(":")
         port = port if colon else None
     if not (name and at and host) or ":" in name or re.search(r"[\s\[\]]", host):
-        raise UsageError(f"{text!r} is not a valid address: it looks like alice@chat.example:5555")
+        raise UsageError(f"{text!r} is not an address such as alice@chat.example:5555")
     if port is None:
         return Address(name, host, DEFAULT_PORT)
     if not (port.isascii() and port.isdecimal() and 0 < int(port) <= 0xFFFF):

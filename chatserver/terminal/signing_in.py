@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from chatserver.client import (
@@ -43,20 +42,19 @@ async def sign_in(
 ) -> ChatClient:
     """Return a client that is logged in.
 
+    :param options: with an address
     :param questions: None if nobody can be asked
     :raises SignInError: it did not come to that
-    :raises UsageError: the address is not known, or is none
     :raises UserQuit: the user has enough
     """
-    if options.address is None:
-        if questions is None:
-            raise UsageError("who are you, and where? Give NAME@HOST; see asyncchat --help")
-        options = replace(options, address=await _ask_address(questions))
     return await _SigningIn(reactor, options, questions, handler).run()
 
 
-async def _ask_address(questions: Questions) -> Address:
-    """Ask until it is an address."""
+async def ask_address(questions: Questions) -> Address:
+    """Return who the user is, and where: ask until it is an address.
+
+    :raises UserQuit: the user has enough
+    """
     while True:
         try:
             return parse_address(await questions.ask("Your name and server (NAME@HOST): "))
