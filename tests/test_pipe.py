@@ -83,7 +83,7 @@ class PipeTests(ProcessTestCase):
         status, out, err = self.finish(hella)
         self.assertEqual((DONE, "", "asyncchat: in a chat with holger\n"), (status, out, err))
         status, out, err = self.finish(holger)
-        self.assertEqual("hella: \nalice: grüß dich \\x1b[1m\nalice: \\xff no UTF-8\n", out)
+        self.assertEqual("hella: \nhella: grüß dich \\x1b[1m\nhella: \\xff no UTF-8\n", out)
         self.assertEqual(DONE, status, err)
         self.assertIn("hella has left", err)
 
@@ -124,8 +124,8 @@ class PipeTests(ProcessTestCase):
         bill = self.begin("bill", "--accept", "amy", "--forever")
         bill.stdin.write(b"for whom?\n")
         self.until_online("bill")
-        carol = self.begin("carol", "--to", "bill")
-        self.until_online("carol")
+        carol = self.begin("corinna", "--to", "bill")
+        self.until_online("corinna")
         for text in (b"first\n", b"second\n"):
             status, out, _ = self.finish(self.begin("amy", "--to", "bill"), text)
             self.assertEqual((DONE, ""), (status, out))
