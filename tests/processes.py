@@ -44,6 +44,19 @@ def script(name: str) -> list[str]:
     return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 
+def client_command() -> list[str]:
+    """Return the command that runs the client with the Python that runs this test."""
+    path = shutil.which("asyncchat", path=os.path.dirname(sys.executable))
+    return [path] if path else [sys.executable, "-m", "chatserver.terminal"]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Return an environment whose home is a folder of the test's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
+    kept.pop("NO_COLOR", None)
+    return kept | {"HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | more
+
+
 def until(look: Callable[[], T], what: str) -> T:
     """Return what `look` returns, as soon as that is true."""
     deadline = time.monotonic() + TIMEOUT

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -14,23 +11,12 @@ from typing import ClassVar
 import pexpect
 import pyte
 
+from tests.processes import client_command, environment
+
 TIMEOUT = 20.0
 """Seconds in which something must show: a few tenths are usual."""
 
 COLUMNS, ROWS = 80, 24
-
-
-def client_command() -> list[str]:
-    """Return the command that runs the client with the Python that runs this test."""
-    path = shutil.which("asyncchat", path=os.path.dirname(sys.executable))
-    return [path] if path else [sys.executable, "-m", "chatserver.terminal"]
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return an environment whose home is a folder of the test's."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
-    kept.pop("NO_COLOR", None)
-    return kept | {"HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | more
 
 
 class Terminal:

@@ -17,8 +17,7 @@ from chatserver.packets import Command, Packet
 from chatserver.terminal.ending import DONE, FAILED, NOT_ACCEPTED, NOT_DELIVERED, USAGE
 from chatserver.terminal.pipe import Lines
 from tests.blocking import Client
-from tests.processes import OK, TIMEOUT, ProcessTestCase, Server, until
-from tests.terminals import client_command, environment
+from tests.processes import OK, TIMEOUT, ProcessTestCase, Server, client_command, environment, until
 
 PASSWORD = "correct horse"
 
