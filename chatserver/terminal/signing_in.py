@@ -19,6 +19,7 @@ from chatserver.client import (
     UnknownCertificateError,
     connect,
 )
+from chatserver.client.reconnecting import LOGIN_TIMEOUT
 from chatserver.printable import visible
 from chatserver.terminal.options import Address, Options, UsageError, parse_address
 from chatserver.terminal.waiting import result
@@ -28,9 +29,6 @@ if TYPE_CHECKING:  # prompt_toolkit, which scripts do without
 
 TRIES = 3
 """How often a password is asked for: as ssh and sudo do."""
-
-LOGIN_TIMEOUT = 60.0
-"""Seconds to wait for the answer to a login: more than a busy server's queue takes."""
 
 
 class SignInError(Exception):
