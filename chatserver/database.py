@@ -77,8 +77,16 @@ def parse_url(text: str, directory: str) -> sa.URL:
 
     :param directory: the absolute path that the path of an SQLite file starts from.
     :raises DatabaseUnusableError: it is no such URL, names a database in memory, whose
-        accounts would be gone at the next start, or psycopg is not installed.
+        accounts would be gone at the next start, or psycopg is not installed. The text starts
+        with the option that has the URL.
     """
+    try:
+        return _parse_url(text, directory)
+    except DatabaseUnusableError as error:
+        raise DatabaseUnusableError(f"--database: {error}") from None
+
+
+def _parse_url(text: str, directory: str) -> sa.URL:
     try:
         url = sa.make_url(text)
     except (ArgumentError, ValueError):

@@ -41,9 +41,9 @@ class ParseURLTests(TestCase):
     """`parse_url` and `describe`."""
 
     def assert_refused(self, text: str, message: str) -> None:
-        """`text` is refused with `message`."""
+        """`text` is refused with `message`, behind the option that it is from."""
         error = self.assertRaises(DatabaseUnusableError, parse_url, text, "/srv/chat")
-        self.assertEqual(str(error), message)
+        self.assertEqual(str(error), f"--database: {message}")
 
     def test_sqlite(self) -> None:
         """A relative path starts from the folder given, an absolute one is kept."""
