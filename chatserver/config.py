@@ -142,11 +142,9 @@ def _argument(name: str, value: object, options: Mapping[str, bool]) -> str | No
     """
     if name == "config":
         raise ValueError("config names this file, and can't stand in it")
-    if isinstance(value, dict) and name not in options:
-        raise ValueError(
-            f"there are no tables here, as {escape(name)!r} would be; a line looks like {EXAMPLE}"
-        )
     if name not in options:
+        if "a table" in (_kind(value), *(_kind(each) for each in _items(value))):
+            raise ValueError(f"{escape(name)} is a table; all options stand outside of tables")
         raise ValueError(_unknown(name, options))
     if not options[name]:
         if isinstance(value, bool):
@@ -159,7 +157,7 @@ def _argument(name: str, value: object, options: Mapping[str, bool]) -> str | No
     except ValueError:  # Python writes only so many digits.
         raise ValueError(f"--{name} is not as long a number as that") from None
     if not text.isprintable():  # On the command line there would be no NUL either.
-        raise ValueError(f"--{name} holds a character that is not printable, {escape(text)!r}")
+        raise ValueError(f"--{name} holds a character that is not printable")
     return f"--{name}={text}"
 
 
@@ -167,6 +165,11 @@ def _unknown(name: str, options: Mapping[str, bool]) -> str:
     near = difflib.get_close_matches(name.lstrip("-").replace("_", "-").lower(), options, 1)
     hint = f"did you mean {near[0]}?" if near else "they are those of twistd asyncchat --help"
     return f"there is no option {escape(name)}; {hint}"
+
+
+def _items(value: object) -> list[object]:
+    """Return what is in `value`, if it is a list: of tables, where it is written ``[[name]]``."""
+    return value if isinstance(value, list) else []
 
 
 def _kind(value: object) -> str:

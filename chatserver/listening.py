@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import (
     StandardIOEndpoint,
     TCP4ServerEndpoint,
@@ -15,6 +15,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -32,6 +33,10 @@ class ListenError(OperatorError):
     """The server can't listen there. The text says in one line why, and what to do."""
 
 
+class PortInUseError(ListenError):
+    """Somebody listens there already."""
+
+
 def listen(
     reactor: Any, description: str, creator: IOpenSSLServerConnectionCreator, factory: Factory
 ) -> IListeningPort:
@@ -42,9 +47,21 @@ def listen(
     :param creator: makes the TLS of each connection
     :raises ListenError: the description is none, or the port can't be had
     """
-    endpoint = _endpoint(reactor, description)
+    return _listen(reactor, description, add_tls(factory, creator, reactor))
+
+
+def rehearse(reactor: Any, description: str) -> Deferred[Any]:
+    """Listen at `description` for a moment. Fires when that has ended.
+
+    :raises ListenError: as `listen` does
+    """
+    port: Any = _listen(reactor, description, Factory())
+    return maybeDeferred(port.stopListening)
+
+
+def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
     outcome: list[Any] = []
-    endpoint.listen(add_tls(factory, creator, reactor)).addBoth(outcome.append)
+    _endpoint(reactor, description).listen(factory).addBoth(outcome.append)
     if not outcome:  # Each of Twisted's own endpoints listens, or fails, at once.
         raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome
@@ -52,6 +69,10 @@ def listen(
         return port
     # CannotListenError carries the socket's own.
     error = getattr(port.value, "socketError", port.value)
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        raise PortInUseError(
+            f"--port {description}: in use; stop the server that has it, or give another --port"
+        ) from None
     raise ListenError(_explain(description, error)) from None
 
 
@@ -112,8 +133,6 @@ class DualStackEndpoint:
 
 def _explain(description: str, error: object) -> str:
     number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
-        return f"--port {description}: in use; stop the server that has it, or give another --port"
     if number == errno.EACCES:
         return f"--port {description}: not permitted to listen there; give a --port above 1023"
     if number == errno.EADDRNOTAVAIL:

@@ -106,6 +106,10 @@ class Options(TwistedOptions):
         ],
     ]
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._lines: dict[str, int] = {}
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse `options`.
 
@@ -127,7 +131,6 @@ class Options(TwistedOptions):
         """
         given = self._given(arguments)
         path = given.get("config")
-        self._lines: dict[str, int] = {}
         settings = []
         if path:
             # The handlers, of --help say, are not among the defaults.
