@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from unittest import SkipTest, mock
+from unittest import mock
 
 from argon2.exceptions import HashingError
 from twisted.internet import reactor
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver import __version__, admin, checks, database
 from chatserver.certificates import LIFETIME, create_self_signed
