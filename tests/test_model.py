@@ -261,7 +261,7 @@ class RandomCase(TestCase):
 
     def play(self, seed: int, steps: int) -> None:
         """Play `steps` steps, and let all clients disconnect in the end."""
-        server = MemoryServer(INVITATION_TIMEOUT)
+        server = MemoryServer(invitation_timeout=INVITATION_TIMEOUT)
         player = Player(seed, server)
         self.patch(directory, "MAX_RECEIVED_INVITATIONS", player.room)
         for number in range(1, steps + 2):
