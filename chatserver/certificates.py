@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
+from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.ssl import (
     AcceptableCiphers,
     CertificateOptions,
@@ -34,8 +35,11 @@ from twisted.internet.ssl import (
     TLSVersion,
 )
 from twisted.python.filepath import FilePath
+from zope.interface import implementer
 
 from chatserver.errors import OperatorError
+from chatserver.limits import MAX_SUBJECT_LENGTH
+from chatserver.printable import escape
 
 DEFAULT_CERTIFICATE = "certs/server.crt"
 """Where the certificate is, if nobody says otherwise: the reference server's file name."""
@@ -96,7 +100,12 @@ class ServerCertificate:
 
 
 def load_or_create(
-    certificate_path: str, key_path: str, dh_params_path: str | None, now: datetime
+    certificate_path: str,
+    key_path: str,
+    dh_params_path: str | None,
+    now: datetime,
+    *,
+    client_ca_path: str | None = None,
 ) -> tuple[ServerCertificate, bool]:
     """Return the certificate in these files, and whether the two had to be made first.
 
@@ -108,7 +117,10 @@ def load_or_create(
     missing = not os.path.lexists(certificate_path) and not os.path.lexists(key_path)
     if missing:
         create_self_signed(certificate_path, key_path, now)
-    return load(certificate_path, key_path, dh_params_path, now), missing
+    certificate = load(
+        certificate_path, key_path, dh_params_path, now, client_ca_path=client_ca_path
+    )
+    return certificate, missing
 
 
 def create_self_signed(certificate_path: str, key_path: str, now: datetime) -> None:
@@ -136,13 +148,22 @@ def create_self_signed(certificate_path: str, key_path: str, now: datetime) -> N
 
 
 def load(
-    certificate_path: str, key_path: str, dh_params_path: str | None, now: datetime
+    certificate_path: str,
+    key_path: str,
+    dh_params_path: str | None,
+    now: datetime,
+    *,
+    client_ca_path: str | None = None,
 ) -> ServerCertificate:
     """Return the certificate in these PEM files, after trying whether TLS can use them at `now`.
 
     The first certificate in its file is the server's; those after it are sent along as its
     chain. DH parameters are for TLS 1.2 clients that know no elliptic curves; an OpenSSL of 4.0
     or later has groups of its own for those that name one. `now` is an aware time.
+
+    With `client_ca_path` each client has to show a certificate for clients that a CA in this
+    file has signed, directly or by way of others that the client sends along. There may be
+    several CAs, roots or not; one of them at least has to be good at `now`.
 
     :raises CertificateError: a file is missing or of no use, the two don't belong together,
         or the certificate is not good at `now`.
@@ -163,6 +184,7 @@ def load(
         raiseMinimumTo=TLSVersion.TLSv1_2,
         acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(CIPHERS),
         dhParameters=_read_dh_parameters(dh_params_path),
+        trustRoot=_read_client_ca(client_ca_path, now),
     )
     try:
         options.getContext()
@@ -360,6 +382,72 @@ def _read_dh_parameters(path: str | None) -> DiffieHellmanParameters | None:
         ) from error
     parameters: DiffieHellmanParameters = DiffieHellmanParameters.fromFile(FilePath(path))
     return parameters
+
+
+@implementer(IOpenSSLTrustRoot)
+class _ClientAuthorities:
+    """The CAs that sign clients' certificates. Twisted's own does not tell clients which."""
+
+    def __init__(self, certificates: list[x509.Certificate]) -> None:
+        self._certificates = [crypto.X509.from_cryptography(each) for each in certificates]
+
+    # Twisted declares the name private, but no other place comes before a context is used.
+    def _addCACertsToContext(self, context: SSL.Context) -> None:
+        store = context.get_cert_store()
+        assert store is not None
+        # An intermediate CA in the file is enough, without the root above it.
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for certificate in self._certificates:
+            store.add_cert(certificate)
+        # A client that has several certificates chooses by it.
+        context.set_client_ca_list([each.get_subject() for each in self._certificates])
+
+
+def _read_client_ca(path: str | None, now: datetime) -> _ClientAuthorities | None:
+    """Return the CAs in a PEM file, of which one or more are good at `now`."""
+    if path is None:
+        return None
+    authorities = _read_certificates(path)
+    for certificate in authorities:
+        if not _may_sign(certificate):
+            raise CertificateError(
+                f"{path}: {escape(describe_subject(certificate))} is not a CA's certificate;"
+                " put those of the CAs there that sign the clients' certificates"
+            )
+    # One that has expired may stay beside the next: it would be a pity not to start for that.
+    _check_validity(max(authorities, key=partial(_preference, now=now)), path, now)
+    return _ClientAuthorities(authorities)
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    """Tell whether this is a CA's certificate, as OpenSSL sees it."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return certificate.version is x509.Version.v1  # There are no extensions in it.
+    except (ValueError, x509.DuplicateExtension):
+        return False
+    return constraints.value.ca
+
+
+def _preference(certificate: x509.Certificate, now: datetime) -> tuple[bool, datetime]:
+    """Return what is more for a certificate that is good at `now`, or ends later."""
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return start <= now <= end, end
+
+
+def describe_subject(certificate: x509.Certificate) -> str:
+    """Return whose certificate this is, as RFC 4514 writes it; its serial number without that.
+
+    It is whatever the certificate says, and cut after `MAX_SUBJECT_LENGTH`.
+    """
+    try:
+        text = certificate.subject.rfc4514_string()
+    except ValueError:  # not in the form that a name has to have
+        text = ""
+    if len(text) > MAX_SUBJECT_LENGTH:
+        return f"{text[:MAX_SUBJECT_LENGTH]}..."
+    return text or f"serial number {certificate.serial_number:X}"
 
 
 def _reason(error: OSError) -> str:

@@ -52,9 +52,9 @@ def check_all(options: Options, reactor: Any) -> Iterator[Finding]:
 
 
 def _certificate(options: Options) -> str:
-    path, key_path, dh_params_path = (
+    path, key_path, dh_params_path, client_ca_path = (
         os.path.abspath(options[name]) if options[name] else None
-        for name in ("certificate", "private-key", "dh-params")
+        for name in ("certificate", "private-key", "dh-params", "client-ca")
     )
     assert path is not None
     assert key_path is not None
@@ -63,7 +63,9 @@ def _certificate(options: Options) -> str:
             _check_writable(_existing_folder(each), os.W_OK | os.X_OK)
         return f"{path} will be made at the first start"
     now = datetime.now(UTC)
-    certificate = certificates.load(path, key_path, dh_params_path, now)
+    certificate = certificates.load(
+        path, key_path, dh_params_path, now, client_ca_path=client_ca_path
+    )
     days = (certificate.not_after - now).days
     mistakes = []
     if days < CERTIFICATE_WARNING_DAYS:

@@ -99,9 +99,6 @@ POSTGRESQL_STATEMENT_TIMEOUT = 10
 """Seconds that one question to PostgreSQL may take. Each finds one row by its key; what takes
 longer waits for a lock that somebody holds, and must not hold up the server's stop as well."""
 
-CERTIFICATE_WARNING_DAYS = 30
-"""Days left of the certificate below which the operator is told: time to get another one."""
-
 NAMES_AT_ONCE = 1000
 """Names that are read from the accounts in one transaction: a few milliseconds."""
 
@@ -112,6 +109,18 @@ still opens at once."""
 MAX_OLD_LOGS = 5
 """How many files before the present one are kept, as ``server.log.1`` to ``.5``. With these
 the log takes 60 MB at most, also when somebody floods it."""
+
+CERTIFICATE_CHECK_INTERVAL = 60.0
+"""Seconds between looks at the certificate's files: soon enough for a renewal, which comes weeks
+before the end, and four calls of stat cost nothing."""
+
+CERTIFICATE_WARNING_DAYS = 30
+"""Days before its end from which on a certificate is warned of. certbot renews those of 90 days
+at this time; so the warnings are of a renewal that does not work, and leave a month to mend it."""
+
+MAX_SUBJECT_LENGTH = 256
+"""Characters of a client certificate's subject in the log: more than a person's or a machine's
+takes. Whoever is refused could write a hundred kilobytes there."""
 
 
 @dataclass(frozen=True, slots=True)

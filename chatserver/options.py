@@ -102,6 +102,13 @@ class Options(TwistedOptions):
             "curves. [default: none]",
         ],
         [
+            "client-ca",
+            None,
+            None,
+            "A PEM file of CAs. Each client has to show a certificate that one of them has "
+            "signed. [default: none]",
+        ],
+        [
             "log-file",
             "l",
             DEFAULT_LOG_FILE,
@@ -281,6 +288,7 @@ class Options(TwistedOptions):
             "certificate",
             "private-key",
             "dh-params",
+            "client-ca",
             "log-file",
         ):
             if self[name] == "":

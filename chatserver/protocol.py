@@ -33,6 +33,7 @@ from chatserver.conversation import (
 from chatserver.keepalive import KEEP_ALIVE_TIMEOUT, keep_alive
 from chatserver.limits import CLOSE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD, ConnectionLimits
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
+from chatserver.tls import client_subject
 
 
 class _Transport(TypingProtocol):
@@ -226,10 +227,13 @@ class ChatProtocol(PacketReceiver):
         """Begin the conversation: the connection is secure."""
         self._is_secure = True
         self._cancel_deadline()
+        tls = self.transport.getHandle()
+        subject = client_subject(tls)
         self._log.info(
-            "Handshake done: {client}, {version}",
+            "Handshake done: {client}, {version}{certificate}",
             client=str(self),
-            version=self.transport.getHandle().get_protocol_version_name(),
+            version=tls.get_protocol_version_name(),
+            certificate="" if subject is None else f", certificate of {subject}",
         )
         if ITCPTransport.providedBy(self.transport):
             # One small packet follows another: Nagle's algorithm would keep the second back.

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from datetime import UTC, datetime
 from typing import Any
 
 from argon2.exceptions import HashingError
@@ -20,7 +19,6 @@ from twisted.python.usage import Options as TwistedOptions
 from chatserver import __version__
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
-from chatserver.certificates import ServerCertificate, load_or_create
 from chatserver.database import Store, make_engine, parse_url, prepare
 from chatserver.descriptors import connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
@@ -32,6 +30,8 @@ from chatserver.log import Writable, make_observer, open_log_file
 from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
+from chatserver.renewal import CertificateFiles, Renewal
+from chatserver.signals import HangUp
 
 __all__ = ["Options", "makeService"]
 
@@ -55,17 +55,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
     log = _make_log(options)
-    dh_params = options["dh-params"]
-    certificate, is_new = load_or_create(
-        os.path.abspath(options["certificate"]),
-        os.path.abspath(options["private-key"]),
-        os.path.abspath(dh_params) if dh_params else None,
-        datetime.now(UTC),
-    )
-    if is_new and _is_daemon(options):
-        print(
-            f"asyncchat: new certificate, SHA-256 fingerprint {certificate.fingerprint}", flush=True
-        )
+    names = ("certificate", "private-key", "dh-params", "client-ca")
+    paths = (options[name] and os.path.abspath(options[name]) for name in names)
+    certificate = Renewal(CertificateFiles(*paths), reactor)
+    if certificate.is_new and _is_daemon(options):
+        fingerprint = certificate.present.fingerprint
+        print(f"asyncchat: new certificate, SHA-256 fingerprint {fingerprint}", flush=True)
 
     database = parse_url(options["database"], os.getcwd())
     prepare(database)
@@ -84,9 +79,7 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     )
     online = LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
     factory = ChatFactory(authenticator, online, reactor, limits)
-    port = listen(
-        reactor, options["port"], certificate.tls_options, factory, limits.handshake_timeout
-    )
+    port = listen(reactor, options["port"], certificate, factory, limits.handshake_timeout)
     return ChatService(
         reactor=reactor,
         port=port,
@@ -197,7 +190,7 @@ class ChatService(Service):
         *,
         reactor: Any,
         port: IListeningPort,
-        certificate: ServerCertificate,
+        certificate: Renewal,
         factory: ChatFactory,
         accounts: Accounts,
         log: ILogObserver,
@@ -214,6 +207,7 @@ class ChatService(Service):
         self._files = files
         self._limits = limits
         self._runs_under_twistd = runs_under_twistd
+        self._hang_up = HangUp(reactor, [certificate.reload])
 
     def setServiceParent(self, parent: Any) -> None:
         """Join `parent`, an application. twistd takes its log observer from there."""
@@ -225,6 +219,10 @@ class ChatService(Service):
         """Start the threads, and tell the log once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
         self._accounts.start()
+        self._certificate.start()
+        # Now and not once the reactor runs: a daemon's command returns in between, and whoever
+        # gave it may send the signal at once, which without a handler ends the process.
+        self._hang_up.start()
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
 
@@ -238,13 +236,7 @@ class ChatService(Service):
             address=str(address_of(self.port.getHost())),
         )
         self._log_room()
-        self._log.info(
-            "Certificate: SHA-256 fingerprint {fingerprint}, good until {end:%Y-%m-%d}",
-            fingerprint=self._certificate.fingerprint,
-            end=self._certificate.not_after,
-        )
-        if self._certificate.key_is_exposed:
-            self._log.warn("The private key can be read by others: take that away with chmod 600")
+        self._certificate.tell()
 
     def _log_room(self) -> None:
         """Log how many connections there may be, and warn if there can't be as many."""
@@ -266,6 +258,7 @@ class ChatService(Service):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop: take no more clients, end the connections, then the threads."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._certificate.stop()
         if self._runs_under_twistd:
             # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -275,6 +268,7 @@ class ChatService(Service):
             yield self._factory.shut_down()
         finally:
             yield self._accounts.stop()
+            self._hang_up.stop()  # Last: until then the signal would end what is under way.
             self._log.info("AsyncChatServer stopped")
             if not self._runs_under_twistd:
                 globalLogPublisher.removeObserver(self._observer)

@@ -388,7 +388,7 @@ class CheckTests(AdminCase):
     def test_configuration(self) -> None:
         """Each mistake in the file has a line of its own, and what is right in it counts."""
         Path("chat.toml").write_text(
-            "prot = 1\nstall-timeout = 0\nport = 70000\nlog-file = 'chat.log'\n", "utf-8"
+            "prot = 1\nstall-timeout = -1\nport = 70000\nlog-file = 'chat.log'\n", "utf-8"
         )
         self.add()
         status, output, _ = self.run_admin("check", "--config=chat.toml")
@@ -399,7 +399,7 @@ class CheckTests(AdminCase):
                 "configuration  WRONG: chat.toml, line 1: there is no option prot;"
                 " did you mean port?",
                 "configuration  WRONG: chat.toml, line 2: --stall-timeout is a number of seconds"
-                " above 0, not '0'",
+                ", 0 for no limit, not '-1'",
             ],
             lines[:2],
         )
@@ -420,9 +420,9 @@ class CheckTests(AdminCase):
     def test_command_line(self) -> None:
         """A mistake on the command line is one: nothing is looked at."""
         self.assert_refused(
-            "--stall-timeout is a number of seconds above 0, not '0'",
+            "--stall-timeout is a number of seconds, 0 for no limit, not '-1'",
             "check",
-            "--stall-timeout=0",
+            "--stall-timeout=-1",
             status=2,
         )
 

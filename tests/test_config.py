@@ -216,11 +216,11 @@ class OptionsTests(ConfigCase):
 
     def test_wrong_value(self) -> None:
         """A value that an option can't have is told as on the command line, behind the line."""
-        told = "--stall-timeout is a number of seconds above 0, not '0'"
+        told = "--stall-timeout is a number of seconds, 0 for no limit, not '-1'"
         self.assertEqual(
-            f"asyncchat: chat.toml, line 2: {told}", self.refusal("port = 0\nstall-timeout = 0")
+            f"asyncchat: chat.toml, line 2: {told}", self.refusal("port = 0\nstall-timeout = -1")
         )
-        error = self.assertRaises(UsageError, self.parse, "--stall-timeout=0", text="")
+        error = self.assertRaises(UsageError, self.parse, "--stall-timeout=-1", text="")
         self.assertEqual(told, str(error))
 
     def test_found_later(self) -> None:
