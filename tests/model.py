@@ -86,6 +86,17 @@ class Model:
             client.hear(Command.ERROR, b"BADPACKET")
             self.disconnect(client)
 
+    def shut_down(self, clients: list[Client]) -> None:
+        """The server goes down: everybody who is connected is told that, and nothing else."""
+        for client in clients:
+            if not client.is_over:
+                client.hear(Command.ERROR, b"SHUTDOWN")
+                client.name = None
+                client.is_over = True
+        self.online.clear()
+        self.partners.clear()
+        self.invitations.clear()
+
     def pass_time(self, seconds: float) -> None:
         """Time passes: invitations that have not been answered end."""
         self.now += seconds
