@@ -50,7 +50,7 @@ class StallWatch:
     It runs only while something waits, so that idle connections cost nothing.
 
     :param clock: the clock to look by
-    :param timeout: seconds in which nothing is taken until `stalled` is called
+    :param timeout: seconds in which nothing is taken until `stalled` is called; None is never
     :param waiting: how many bytes wait, as `count_waiting` says
     :param stalled: called once, a tenth of `timeout` late at most
     """
@@ -58,12 +58,12 @@ class StallWatch:
     def __init__(
         self,
         clock: IReactorTime,
-        timeout: float,
+        timeout: float | None,
         waiting: Callable[[], int],
         stalled: Callable[[], object],
     ) -> None:
         self._clock = clock
-        self._interval = timeout / STALL_LOOKS
+        self._interval = None if timeout is None else timeout / STALL_LOOKS
         self._waiting = waiting
         self._stalled = stalled
         self._next_look: IDelayedCall | None = None
@@ -76,7 +76,7 @@ class StallWatch:
         self._written += size
         if self._next_look is None:
             self._taken = None
-            self._next_look = self._clock.callLater(self._interval, self._look)
+            self._look_later()
 
     def stop(self) -> None:
         """Look no more: the connection is closing."""
@@ -98,4 +98,8 @@ class StallWatch:
         if self._looks_left < 0:
             self._stalled()
         else:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._interval is not None:
             self._next_look = self._clock.callLater(self._interval, self._look)

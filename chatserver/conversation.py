@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 
+from chatserver.addresses import Address
 from chatserver.packets import (
     EXIT_TEXT,
     MAX_BODY,
@@ -99,6 +100,9 @@ class Conversation(Protocol):
     def drained(self) -> None:
         """The client has read all that was waiting."""
 
+    def login_timed_out(self) -> None:
+        """The client has had its time to log in."""
+
     def connection_lost(self) -> None:
         """The connection is gone."""
 
@@ -164,8 +168,8 @@ class Wire(Protocol):
     """What a conversation needs of its connection."""
 
     @property
-    def address(self) -> str:
-        """Where the client is, for the log."""
+    def address(self) -> Address:
+        """Where the client is."""
 
     def send(self, packet: Packet) -> None:
         """Send `packet`. On a connection that is closed or gone nothing happens."""
@@ -186,13 +190,13 @@ class Wire(Protocol):
 class Authenticator(Protocol):
     """Says who may use the server. Each call ends, now or later, in `admitted` or `refused`.
 
-    `address` says where the client is, for the log.
+    `address` says where the client is.
     """
 
-    def register(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """Make the account that `body`, a Register packet's, asks for."""
 
-    def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def log_in(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """Check the credentials in `body`, a Login packet's."""
 
 
@@ -204,7 +208,7 @@ class Directory(Protocol):
     chats that others open with it; and it hears nothing of a chat that it has not been told of.
     """
 
-    def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
+    def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
         """`conversation`, of a client at `address`, is now `name`'s: `entered` or `refused`.
 
         An older one of the same name is `replaced`.
@@ -575,6 +579,13 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
     for state in (unauthenticated, authenticating):
         state.upon(Conversation.connection_lost).to(closed).returns(None)
+
+        @state.upon(Conversation.login_timed_out).to(closed)
+        def end_unknown(c: Conversation, core: Core) -> None:
+            core.end_with_error(ErrorCode.TIMED_OUT)
+
+    for state in (*online, closed):
+        state.upon(Conversation.login_timed_out).loop().returns(None)
 
     for state in online:
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from chatserver.addresses import Address
 from chatserver.conversation import Conversation, Ticket
 from chatserver.limits import INVITATION_TIMEOUT, MAX_RECEIVED_INVITATIONS
 from chatserver.packets import Command, ErrorCode
+from chatserver.rates import Rate, RateLimit
 
 
 @dataclass(eq=False)
@@ -28,7 +30,7 @@ class _User:
 
     name: bytes
     conversation: Conversation
-    address: str
+    address: Address
     partner: _User | None = None
     sent: _Invitation | None = None
     received: dict[bytes, _Invitation | None] = field(default_factory=dict)
@@ -62,26 +64,33 @@ class _Invitation:
     inviter: _User
     invitee: _User
     command: Command
-    timeout: IDelayedCall = field(init=False)
+    timeout: IDelayedCall | None = None
 
 
 class LocalDirectory:
     """The `Directory` of one machine: every outcome is told at once.
 
     :param clock: where the time-outs of invitations run
-    :param invitation_timeout: seconds that an invitation waits for its answer
+    :param invitation_timeout: seconds that an invitation waits for its answer; None is for ever
+    :param invitations: how often one user may invite; None is no limit
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, invitation_timeout: float = INVITATION_TIMEOUT) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        invitation_timeout: float | None = INVITATION_TIMEOUT,
+        invitations: Rate | None = None,
+    ) -> None:
         self._clock = clock
         self._invitation_timeout = invitation_timeout
+        self._invitations = RateLimit(clock, invitations)
         self._users: dict[bytes, _User] = {}
 
     # --- Coming and going -----------------------------------------------------------------
 
-    def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
+    def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
         """See `Directory`. An older connection of `name` ends as if it had disconnected."""
         older = self._users.get(name)
         if older is not None:
@@ -108,7 +117,7 @@ class LocalDirectory:
         """See `Directory`."""
         for user in self._users.values():
             if user.sent is not None:
-                user.sent.timeout.cancel()
+                self._end(user.sent)
         self._users.clear()
 
     # --- Invitations ----------------------------------------------------------------------
@@ -117,7 +126,13 @@ class LocalDirectory:
         """See `Directory`. An invitation that is delivered withdraws the earlier one."""
         user = self._users[name]
         peer = self._users.get(invitee)
-        if peer is None:
+        if not self._invitations.allows(user):
+            limit = str(self._invitations.rate)
+            self._log.warn(
+                "Too many invitations: {user} (limit {limit})", user=str(user), limit=limit
+            )
+            user.conversation.refused(command, ErrorCode.SLOW_DOWN)
+        elif peer is None:
             user.conversation.refused(command, ErrorCode.NOT_ONLINE)
         elif peer is user:
             user.conversation.refused(command, ErrorCode.YOURSELF)
@@ -176,9 +191,10 @@ class LocalDirectory:
         inviter, received = invitation.inviter, invitation.invitee.received
         received.pop(inviter.name, None)
         received[inviter.name] = inviter.sent = invitation
-        invitation.timeout = self._clock.callLater(
-            self._invitation_timeout, self._time_out, inviter
-        )
+        if self._invitation_timeout is not None:
+            invitation.timeout = self._clock.callLater(
+                self._invitation_timeout, self._time_out, inviter
+            )
         gone = [name for name, each in received.items() if each is None]
         for oldest in gone[: max(0, len(received) - MAX_RECEIVED_INVITATIONS)]:
             del received[oldest]
@@ -197,7 +213,7 @@ class LocalDirectory:
 
     def _end(self, invitation: _Invitation) -> None:
         """Let `invitation` wait no more. What the invited one keeps of it is not decided here."""
-        if invitation.timeout.active():
+        if invitation.timeout is not None and invitation.timeout.active():
             invitation.timeout.cancel()
         invitation.inviter.sent = None
 

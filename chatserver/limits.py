@@ -1,13 +1,52 @@
-"""Every limit and time-out of the server: its default, its unit and its reason."""
+"""Every limit and time-out of the server: its default, its unit and its reason.
+
+docs/operations.md tells an operator the same of those that are options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds for the TLS handshake: three round trips over the worst of mobile networks."""
+"""Seconds for the TLS handshake, from TCP's connect: three round trips over the worst of mobile
+networks."""
+
+LOGIN_TIMEOUT = 60.0
+"""Seconds from the handshake to the first Register or Login that succeeds. People type a name and
+a password in that time; and who is nobody yet does not keep a connection for longer."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for a client to take its last Error and to close, before it is cut off."""
 
+DRAIN_TIMEOUT = 10.0
+"""Seconds for the clients to take what was accepted for them when the server stops: twice
+`CLOSE_TIMEOUT`, for the whole of a backlog, and well below the 90 s after which systemd kills."""
+
 STALL_TIMEOUT = 60.0
 """Seconds in which some of what waits for a client must be sent. Its chat partner waits as long."""
+
+CONNECTIONS_PER_ADDRESS = 100
+"""Connections that one address may have: a team behind one router, each with some devices, and
+no more than a hundredth of what a small machine can hold. IPv6 is counted by /64: whoever has one
+address there usually has them all (RFC 6177)."""
+
+IPV6_NETWORK_BITS = 64
+"""Bits of an IPv6 address that tell whose it is; see `CONNECTIONS_PER_ADDRESS`."""
+
+RESERVED_FILES = 64
+"""Files that are not for connections when the file limit decides how many there may be: the log,
+the database, its threads' connections, the ports, and what Python and OpenSSL open in passing."""
+
+FAILED_LOGINS = "10/minute"
+"""Logins that may fail, for one address and for one account: more than people mistype, and
+five million guesses in a year, where eight random letters have 200 thousand millions."""
+
+REGISTRATIONS = "20/minute"
+"""Registrations of one address: a class-room that begins, and not a table full of nonsense."""
+
+INVITATIONS = "30/minute"
+"""Invitations of one connection: one every two seconds is more than people send, and what others
+get of them can still be read."""
 
 STALL_LOOKS = 10
 """Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
@@ -67,3 +106,15 @@ still opens at once."""
 MAX_OLD_LOGS = 5
 """How many files before the present one are kept, as ``server.log.1`` to ``.5``. With these
 the log takes 60 MB at most, also when somebody floods it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may take: seconds, and numbers of connections. None is no limit."""
+
+    handshake_timeout: float | None = HANDSHAKE_TIMEOUT
+    login_timeout: float | None = LOGIN_TIMEOUT
+    stall_timeout: float | None = STALL_TIMEOUT
+    drain_timeout: float | None = DRAIN_TIMEOUT
+    per_address: int | None = CONNECTIONS_PER_ADDRESS
+    total: int | None = None

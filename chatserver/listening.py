@@ -21,7 +21,8 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import LISTEN_BACKLOG
+from chatserver.limits import HANDSHAKE_TIMEOUT, LISTEN_BACKLOG
+from chatserver.proxied import ProxiedFactory
 from chatserver.tls import add_tls
 
 DEFAULT_PORT = "5555"
@@ -33,18 +34,26 @@ class ListenError(OperatorError):
 
 
 def listen(
-    reactor: Any, description: str, creator: IOpenSSLServerConnectionCreator, factory: Factory
+    reactor: Any,
+    description: str,
+    creator: IOpenSSLServerConnectionCreator,
+    factory: Factory,
+    handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
 ) -> IListeningPort:
     """Listen at `description` for connections of `factory`, with TLS below them.
 
     :param description: a port number, for IPv4 and IPv6, or a Twisted endpoint description
-        such as ``tcp:5555:interface=127.0.0.1``
+        such as ``tcp:5555:interface=127.0.0.1`` or, behind a proxy, ``haproxy:tcp:5555``
     :param creator: makes the TLS of each connection
+    :param handshake_timeout: seconds that a proxy has to say for whom it has connected
     :raises ListenError: the description is none, or the port can't be had
     """
     endpoint = _endpoint(reactor, description)
+    top: Any = add_tls(factory, creator, reactor)
+    if description.startswith("haproxy:"):
+        top = ProxiedFactory(top, reactor, handshake_timeout)
     outcome: list[Any] = []
-    endpoint.listen(add_tls(factory, creator, reactor)).addBoth(outcome.append)
+    endpoint.listen(top).addBoth(outcome.append)
     if not outcome:  # Each of Twisted's own endpoints listens, or fails, at once.
         raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome

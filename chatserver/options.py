@@ -12,10 +12,22 @@ from twisted.python.usage import UsageError
 from chatserver import __version__
 from chatserver.certificates import DEFAULT_CERTIFICATE, DEFAULT_PRIVATE_KEY
 from chatserver.credentials import MAX_PASSWORD_LENGTH
-from chatserver.limits import INVITATION_TIMEOUT, MIN_PASSWORD_LENGTH, STALL_TIMEOUT
+from chatserver.limits import (
+    CONNECTIONS_PER_ADDRESS,
+    DRAIN_TIMEOUT,
+    FAILED_LOGINS,
+    HANDSHAKE_TIMEOUT,
+    INVITATION_TIMEOUT,
+    INVITATIONS,
+    LOGIN_TIMEOUT,
+    MIN_PASSWORD_LENGTH,
+    REGISTRATIONS,
+    STALL_TIMEOUT,
+)
 from chatserver.listening import DEFAULT_PORT
 from chatserver.log import DEFAULT_LOG_FILE
 from chatserver.passwords import DEFAULT_COST, parse_cost
+from chatserver.rates import Rate, parse_rate
 
 DEFAULT_DATABASE = "sqlite:///users.db"
 """The reference server's file name, in the current folder."""
@@ -23,12 +35,27 @@ DEFAULT_DATABASE = "sqlite:///users.db"
 NO_LOG_FILE = "-"
 """The value of ``--log-file`` that means none but the terminal."""
 
+MAX_SECONDS = 1e9
+"""Thirty years; what is meant to be no limit is 0."""
+
+MAX_DIGITS = 9
+"""More connections than a machine can have."""
+
+AUTO = "auto"
+"""The value of ``--max-connections`` that goes by the file limit."""
+
+OPEN, CLOSED = "open", "closed"
+"""The values of ``--registration``."""
+
 
 class Options(TwistedOptions):
     """What an operator may choose. A mistake ends in one line on stderr and status 1."""
 
     synopsis = "[options]"
-    longdesc = "A TLS-only server for private one-to-one chat."
+    longdesc = (
+        "A TLS-only server for private one-to-one chat. Rates are written as 10/minute or "
+        "100 per 2 hours; 0 switches a rate, a number of connections or a time-out off."
+    )
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [
@@ -66,16 +93,10 @@ class Options(TwistedOptions):
             f"The log. {NO_LOG_FILE} is none but the terminal.",
         ],
         [
-            "invitation-timeout",
+            "registration",
             None,
-            f"{INVITATION_TIMEOUT:g}",
-            "Seconds that an invitation waits for its answer.",
-        ],
-        [
-            "stall-timeout",
-            None,
-            f"{STALL_TIMEOUT:g}",
-            "Seconds without progress in sending after which a client is cut off.",
+            OPEN,
+            f"Who can make an account: {OPEN} is everybody, {CLOSED} is only asyncchat-admin.",
         ],
         [
             "min-password-length",
@@ -88,6 +109,66 @@ class Options(TwistedOptions):
             None,
             DEFAULT_COST,
             "What hashing a password costs: m=KiB of memory,t=passes,p=lanes.",
+        ],
+        [
+            "registrations",
+            None,
+            REGISTRATIONS,
+            "How many registrations one address may try.",
+        ],
+        [
+            "failed-logins",
+            None,
+            FAILED_LOGINS,
+            "How many logins may fail, for one address and for one account.",
+        ],
+        [
+            "invitations",
+            None,
+            INVITATIONS,
+            "How many invitations one connection may send.",
+        ],
+        [
+            "connections-per-address",
+            None,
+            str(CONNECTIONS_PER_ADDRESS),
+            "Connections that one address may have; IPv6 is counted by /64.",
+        ],
+        [
+            "max-connections",
+            None,
+            AUTO,
+            f"Connections in all. {AUTO} is as many as the file limit lets there be.",
+        ],
+        [
+            "handshake-timeout",
+            None,
+            f"{HANDSHAKE_TIMEOUT:g}",
+            "Seconds for the TLS handshake.",
+        ],
+        [
+            "login-timeout",
+            None,
+            f"{LOGIN_TIMEOUT:g}",
+            "Seconds from there until a client has logged in.",
+        ],
+        [
+            "invitation-timeout",
+            None,
+            f"{INVITATION_TIMEOUT:g}",
+            "Seconds that an invitation waits for its answer.",
+        ],
+        [
+            "stall-timeout",
+            None,
+            f"{STALL_TIMEOUT:g}",
+            "Seconds without progress in sending after which a client is cut off.",
+        ],
+        [
+            "drain-timeout",
+            None,
+            f"{DRAIN_TIMEOUT:g}",
+            "Seconds that clients have to take what waits for them when the server stops.",
         ],
     ]
 
@@ -113,8 +194,21 @@ class Options(TwistedOptions):
 
     def postOptions(self) -> None:
         """Check the values and turn them into what they stand for."""
-        for name in ("invitation-timeout", "stall-timeout"):
+        for name in (
+            "handshake-timeout",
+            "login-timeout",
+            "invitation-timeout",
+            "stall-timeout",
+            "drain-timeout",
+        ):
             self[name] = self._seconds(name)
+        for name in ("registrations", "failed-logins", "invitations"):
+            self[name] = self._rate(name)
+        self["connections-per-address"] = self._number("connections-per-address")
+        if self["max-connections"] != AUTO:
+            self["max-connections"] = self._number("max-connections")
+        if self["registration"] not in (OPEN, CLOSED):
+            raise UsageError(f"--registration is {OPEN} or {CLOSED}, not {self['registration']!r}")
         self["min-password-length"] = self._password_length("min-password-length")
         try:
             self["argon2"] = parse_cost(self["argon2"])
@@ -124,14 +218,26 @@ class Options(TwistedOptions):
             if self[name] == "":
                 raise UsageError(f"--{name} needs a value")
 
-    def _seconds(self, name: str) -> float:
+    def _seconds(self, name: str) -> float | None:
         try:
             seconds = float(self[name])
         except ValueError:
             seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise UsageError(f"--{name} is a number of seconds above 0, not {self[name]!r}")
-        return seconds
+        if not 0 <= seconds < MAX_SECONDS:
+            raise UsageError(f"--{name} is a number of seconds, 0 for no limit, not {self[name]!r}")
+        return seconds or None
+
+    def _rate(self, name: str) -> Rate | None:
+        try:
+            return parse_rate(self[name])
+        except ValueError as error:
+            raise UsageError(f"--{name}: {error}") from None
+
+    def _number(self, name: str) -> int | None:
+        text = self[name]
+        if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+            raise UsageError(f"--{name} is a number of connections, 0 for no limit, not {text!r}")
+        return int(text) or None
 
     def _password_length(self, name: str) -> int:
         try:

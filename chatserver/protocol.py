@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address as IPv6
 from typing import Protocol as TypingProtocol
 
 from OpenSSL import SSL
@@ -21,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatserver.addresses import Address, parse_address
 from chatserver.backpressure import StallWatch, count_waiting
 from chatserver.conversation import (
     Authenticator,
@@ -30,7 +30,8 @@ from chatserver.conversation import (
     converse,
     packet_received,
 )
-from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD
+from chatserver.keepalive import KEEP_ALIVE_TIMEOUT, keep_alive
+from chatserver.limits import CLOSE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD, ConnectionLimits
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
 
 
@@ -177,7 +178,7 @@ class ChatProtocol(PacketReceiver):
     :param directory: who is online
     :param connections: who keeps count of this one
     :param clock: where deadlines run
-    :param stall_timeout: seconds without progress in sending until the client is cut off
+    :param limits: what the connection may take
     """
 
     _log = Logger()
@@ -188,18 +189,20 @@ class ChatProtocol(PacketReceiver):
         directory: Directory,
         connections: Connections,
         clock: IReactorTime,
-        stall_timeout: float,
+        limits: ConnectionLimits,
     ) -> None:
         super().__init__(clock)
-        self.address = ""
+        self.address = Address("", None)
         self._core = Core(self, authenticator, directory)
         self._conversation = converse(self._core)
-        self._stall_timeout = stall_timeout
+        self._limits = limits
         self._stall_watch = StallWatch(
-            clock, stall_timeout, lambda: count_waiting(self.transport), self._stalled
+            clock, limits.stall_timeout, lambda: count_waiting(self.transport), self._stalled
         )
         self._connections = connections
         self._deadline: IDelayedCall | None = None
+        self._login_deadline: IDelayedCall | None = None
+        self._close_timeout: float | None = CLOSE_TIMEOUT
         self._is_secure = False
         self._is_closed = False
         self._is_gone = False  # It sends nothing more.
@@ -208,23 +211,21 @@ class ChatProtocol(PacketReceiver):
     def __str__(self) -> str:
         """Return for a log line who the client is, as far as that is known."""
         name = self._core.name
-        return f"{name.decode()!r} ({self.address})" if name else self.address
+        return f"{name.decode()!r} ({self.address})" if name else str(self.address)
 
     # --- The connection's life, as Twisted tells it -----------------------------------------
 
     def connectionMade(self) -> None:
         """Wait for the TLS handshake, but not for ever."""
+        self.address = address_of(self.transport.getPeer())
         self._connections.opened(self)
-        self.address = describe_address(self.transport.getPeer())
         self._log.info("Client connected: {client}", client=str(self))
-        self._set_deadline(HANDSHAKE_TIMEOUT)
+        self._set_deadline(self._limits.handshake_timeout)
 
     def handshakeCompleted(self) -> None:
         """Begin the conversation: the connection is secure."""
         self._is_secure = True
         self._cancel_deadline()
-        # Behind a proxy only now it is known where the client is.
-        self.address = describe_address(self.transport.getPeer())
         self._log.info(
             "Handshake done: {client}, {version}",
             client=str(self),
@@ -233,7 +234,12 @@ class ChatProtocol(PacketReceiver):
         if ITCPTransport.providedBy(self.transport):
             # One small packet follows another: Nagle's algorithm would keep the second back.
             self.transport.setTcpNoDelay(True)
+            keep_alive(self.transport, self._patience_of_tcp())
         self.transport.registerProducer(self, True)
+        if self._limits.login_timeout is not None:
+            self._login_deadline = self._clock.callLater(
+                self._limits.login_timeout, self._time_out_login
+            )
 
     def packetReceived(self, packet: Packet) -> None:
         """Let the conversation answer."""
@@ -265,6 +271,8 @@ class ChatProtocol(PacketReceiver):
         self._is_gone = self._is_lost = True
         self._stall_watch.stop()
         self._cancel_deadline()
+        if self._login_deadline is not None and self._login_deadline.active():
+            self._login_deadline.cancel()
         end = describe_end(reason)
         if self._is_secure:
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
@@ -279,8 +287,9 @@ class ChatProtocol(PacketReceiver):
             self._connections.ended(self)
 
     def shut_down(self) -> None:
-        """End the connection: the server is going down."""
+        """End the connection: the server is going down. All that waits is sent before."""
         if self._is_secure:
+            self._close_timeout = self._limits.drain_timeout
             self._conversation.shut_down()
         else:
             self.transport.abortConnection()
@@ -293,13 +302,16 @@ class ChatProtocol(PacketReceiver):
             self._stall_watch.wrote(self.sendPacket(packet))
 
     def finish(self) -> None:
-        """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off."""
+        """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off.
+
+        When the server is going down it is the drain time-out.
+        """
         self._decoder.stop()
         if not self._is_gone:
             # What still comes must be read, if only to be thrown away: the goodbye is behind it.
             self._holds.clear()
             self._pause_or_resume()
-            self._set_deadline(CLOSE_TIMEOUT)
+            self._set_deadline(self._close_timeout)
 
     def close(self) -> None:
         """See `Wire`."""
@@ -331,13 +343,22 @@ class ChatProtocol(PacketReceiver):
         self._log.warn(
             "Stalled: {client} took nothing for {seconds:g} s and is cut off",
             client=str(self),
-            seconds=self._stall_timeout,
+            seconds=self._limits.stall_timeout,
         )
         self.transport.abortConnection()
 
-    def _set_deadline(self, seconds: float) -> None:
+    def _patience_of_tcp(self) -> float | None:
+        """Return the seconds that TCP waits for a client: not less than `StallWatch` does."""
+        stall_timeout = self._limits.stall_timeout
+        return None if stall_timeout is None else max(stall_timeout, KEEP_ALIVE_TIMEOUT)
+
+    def _time_out_login(self) -> None:
+        self._conversation.login_timed_out()
+
+    def _set_deadline(self, seconds: float | None) -> None:
         self._cancel_deadline()
-        self._deadline = self._clock.callLater(seconds, self._expire)
+        if seconds is not None:
+            self._deadline = self._clock.callLater(seconds, self._expire)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -347,14 +368,11 @@ class ChatProtocol(PacketReceiver):
         self.transport.abortConnection()
 
 
-def describe_address(address: IAddress) -> str:
-    """Return `address` for a log line; an IPv4 address that came by IPv6 as what it is."""
-    if isinstance(address, IPv6Address):
-        mapped = IPv6(address.host).ipv4_mapped
-        return f"{mapped or f'[{address.host}]'}:{address.port}"
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    return str(address)
+def address_of(address: IAddress | None) -> Address:
+    """Return where a client is whose transport has `address` for its peer."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return parse_address(address.host, address.port)
+    return Address(str(address), None)
 
 
 def describe_end(reason: Failure) -> str:

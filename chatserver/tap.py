@@ -22,14 +22,16 @@ from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
 from chatserver.certificates import ServerCertificate, load_or_create
 from chatserver.database import Store, make_engine, parse_url, prepare
+from chatserver.descriptors import connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
+from chatserver.limits import ConnectionLimits
 from chatserver.listening import listen
 from chatserver.log import Writable, make_observer, open_log_file
-from chatserver.options import NO_LOG_FILE, Options
+from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
-from chatserver.protocol import describe_address
+from chatserver.protocol import address_of
 
 __all__ = ["Options", "makeService"]
 
@@ -70,13 +72,21 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     passwords = Passwords(options["argon2"])
     _try_hashing(passwords)
     accounts = Accounts(reactor, Store(make_engine(database)), passwords)
-    factory = ChatFactory(
-        AccountAuthenticator(accounts, options["min-password-length"]),
-        LocalDirectory(reactor, options["invitation-timeout"]),
+    files = raise_file_limit()
+    limits = _connection_limits(options, files)
+    authenticator = AccountAuthenticator(
         reactor,
-        stall_timeout=options["stall-timeout"],
+        accounts,
+        min_password_length=options["min-password-length"],
+        registration_is_open=options["registration"] == OPEN,
+        registrations=options["registrations"],
+        failed_logins=options["failed-logins"],
     )
-    port = listen(reactor, options["port"], certificate.tls_options, factory)
+    online = LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
+    factory = ChatFactory(authenticator, online, reactor, limits)
+    port = listen(
+        reactor, options["port"], certificate.tls_options, factory, limits.handshake_timeout
+    )
     return ChatService(
         reactor=reactor,
         port=port,
@@ -84,7 +94,22 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         factory=factory,
         accounts=accounts,
         log=log,
+        files=files,
+        limits=limits,
         runs_under_twistd=_twistd(options) is not None,
+    )
+
+
+def _connection_limits(options: Options, files: int | None) -> ConnectionLimits:
+    """Return what `options` let connections take, in a process that may have so many `files`."""
+    total = options["max-connections"]
+    return ConnectionLimits(
+        handshake_timeout=options["handshake-timeout"],
+        login_timeout=options["login-timeout"],
+        stall_timeout=options["stall-timeout"],
+        drain_timeout=options["drain-timeout"],
+        per_address=options["connections-per-address"],
+        total=connections_for(files) if total == AUTO else total,
     )
 
 
@@ -158,6 +183,8 @@ class ChatService(Service):
     :param factory: makes its connections
     :param accounts: who may use it
     :param log: where its log goes
+    :param files: how many files the process may have open; None is any number
+    :param limits: what connections may take
     :param runs_under_twistd: whether twistd runs it: then the server's log is the only one, and
         a second signal ends the process. Elsewhere the process has a log of its own, and the
         server's is added to it.
@@ -174,6 +201,8 @@ class ChatService(Service):
         factory: ChatFactory,
         accounts: Accounts,
         log: ILogObserver,
+        files: int | None,
+        limits: ConnectionLimits,
         runs_under_twistd: bool,
     ) -> None:
         self._reactor = reactor
@@ -182,6 +211,8 @@ class ChatService(Service):
         self._factory = factory
         self._accounts = accounts
         self._observer = log
+        self._files = files
+        self._limits = limits
         self._runs_under_twistd = runs_under_twistd
 
     def setServiceParent(self, parent: Any) -> None:
@@ -204,8 +235,9 @@ class ChatService(Service):
         self._log.info(
             "AsyncChatServer {version} listens on {address}",
             version=__version__,
-            address=describe_address(self.port.getHost()),
+            address=str(address_of(self.port.getHost())),
         )
+        self._log_room()
         self._log.info(
             "Certificate: SHA-256 fingerprint {fingerprint}, good until {end:%Y-%m-%d}",
             fingerprint=self._certificate.fingerprint,
@@ -213,6 +245,22 @@ class ChatService(Service):
         )
         if self._certificate.key_is_exposed:
             self._log.warn("The private key can be read by others: take that away with chmod 600")
+
+    def _log_room(self) -> None:
+        """Log how many connections there may be, and warn if there can't be as many."""
+        total = self._limits.total
+        self._log.info(
+            "Room for {total} connections, {files} files",
+            total="any number of" if total is None else total,
+            files="any number of" if self._files is None else self._files,
+        )
+        possible = connections_for(self._files)
+        if possible is not None and (total is None or total > possible):
+            self._log.warn(
+                "The file limit lets there be {possible} connections: raise it (ulimit -Hn, or "
+                "LimitNOFILE= in a systemd unit), or lower --max-connections",
+                possible=possible,
+            )
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:

@@ -33,13 +33,19 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatserver.addresses import Address
 from chatserver.certificates import ServerCertificate, load_or_create
 from chatserver.client import ChatClient, Fingerprint, Handler, connect
 from chatserver.conversation import Authenticator, Conversation
 from chatserver.credentials import MalformedCredentialsError, for_login, for_registration
 from chatserver.directory import LocalDirectory
 from chatserver.factory import ChatFactory
-from chatserver.limits import INVITATION_TIMEOUT, MIN_PASSWORD_LENGTH, STALL_TIMEOUT
+from chatserver.limits import (
+    INVITATION_TIMEOUT,
+    MIN_PASSWORD_LENGTH,
+    STALL_TIMEOUT,
+    ConnectionLimits,
+)
 from chatserver.packets import Command, ErrorCode
 from chatserver.tls import add_tls
 
@@ -72,7 +78,7 @@ class MemoryAuthenticator:
     def __init__(self) -> None:
         self.accounts: dict[str, bytes] = {}
 
-    def register(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """See `Authenticator`."""
         try:
             new = for_registration(body, MIN_PASSWORD_LENGTH)
@@ -85,7 +91,7 @@ class MemoryAuthenticator:
             self.accounts[new.name] = new.password
             conversation.admitted(new.name.encode())
 
-    def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def log_in(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """See `Authenticator`."""
         try:
             given = for_login(body)
@@ -257,7 +263,8 @@ class MemoryNetwork:
     ) -> None:
         self.clock = Clock()
         self.online = LocalDirectory(self.clock, invitation_timeout)
-        self.factory = ChatFactory(authenticator, self.online, self.clock, stall_timeout)
+        limits = ConnectionLimits(stall_timeout=stall_timeout)
+        self.factory = ChatFactory(authenticator, self.online, self.clock, limits)
         self.tls_factory = add_tls(self.factory, server_certificate().tls_options, self.clock)
         self.connections: list[Any] = []
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -42,10 +46,19 @@ class TLSTransport(BufferingTLSTransport):
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
 
 
+class TLSFactory(TLSMemoryBIOFactory):
+    """Twisted's, for factories that take no more connections at times."""
+
+    protocol = TLSTransport
+
+    def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]
+        """Put TLS below the protocol for a client at `addr`; none if there is no protocol."""
+        protocol = self.wrappedFactory.buildProtocol(addr)
+        return None if protocol is None else self.protocol(self, protocol)
+
+
 def add_tls(
     factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
-) -> TLSMemoryBIOFactory:
+) -> TLSFactory:
     """Return a factory that makes the connections of `factory`, with TLS below them."""
-    wrapped = TLSMemoryBIOFactory(creator, False, factory, clock)
-    wrapped.protocol = TLSTransport
-    return wrapped
+    return TLSFactory(creator, False, factory, clock)

@@ -26,6 +26,9 @@ TIMEOUT = 60.0
 """Seconds in which a process must have done what is waited for; half a second is usual."""
 
 CHEAP = ("--argon2", "m=8,t=1,p=1")
+NO_RATES = ("--registrations", "0", "--failed-logins", "0", "--invitations", "0")
+"""For many tests that seem to be one busy address."""
+
 LISTENS = re.compile(r"AsyncChatServer (\S+) listens on \[::\]:(\d+)\n")
 FINGERPRINT = re.compile(r"SHA-256 fingerprint ((?:[0-9A-F]{2}:){31}[0-9A-F]{2})\b")
 LOG_LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(INFO|WARNING|ERR)\] \S.*")
@@ -159,7 +162,7 @@ class ProcessTestCase(SynchronousTestCase):
     def share(self) -> Server:
         """Return a server that all tests share which do it no harm, its accounts included."""
         if ProcessTestCase._shared is None:
-            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
+            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP, *NO_RATES]
             ProcessTestCase._shared = Server(command, self.folder())
             atexit.register(ProcessTestCase._shared.kill)
         return ProcessTestCase._shared

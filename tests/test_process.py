@@ -432,7 +432,8 @@ class MistakeTests(ProcessTestCase):
         self.check(
             Mistake("--nonsense", ("--nonsense",)),
             Mistake("surplus", ("surplus",)),
-            Mistake("--stall-timeout", ("--stall-timeout", "0")),
+            Mistake("--stall-timeout", ("--stall-timeout", "soon")),
+            Mistake("--failed-logins", ("--failed-logins", "often")),
             Mistake("--min-password-length", ("--min-password-length", "many")),
             Mistake("--argon2", ("--argon2", "m=lots")),
         )

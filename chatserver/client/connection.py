@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -32,6 +30,7 @@ from chatserver.client.errors import (
     ConnectionLostError,
 )
 from chatserver.client.trust import SystemRoots, Trust, Verifier
+from chatserver.keepalive import keep_alive
 from chatserver.limits import CLOSE_TIMEOUT
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
 
@@ -41,10 +40,8 @@ DEFAULT_PORT = 5555
 HANDSHAKE_TIMEOUT = 15.0
 """Seconds for the TLS handshake: somewhat longer than the server allows, which then closes."""
 
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 60_000}
-"""When the operating system looks whether the server is still there, and for how long it waits:
-seconds, seconds, times, milliseconds. A network that is gone shows within two minutes; with the
-usual values it takes two hours."""
+USER_TIMEOUT = 60.0
+"""Seconds that what was sent may go unacknowledged before the connection counts as lost."""
 
 
 def connect(
@@ -197,7 +194,7 @@ class ClientProtocol(Protocol):
             return
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-            _keep_alive(self.transport)
+            keep_alive(self.transport, USER_TIMEOUT)
         self._is_ready = True
         self._ready.callback(self.client)
 
@@ -254,13 +251,3 @@ class ClientProtocol(Protocol):
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-
-
-def _keep_alive(transport: Any) -> None:
-    """Let the operating system find out when the server is not there any more."""
-    transport.setTcpKeepAlive(True)
-    with suppress(AttributeError, OSError):  # It is no socket, or can't have that.
-        handle = transport.transport.getHandle()  # below TLS
-        for name, value in KEEP_ALIVE.items():
-            if (option := getattr(socket, name, None)) is not None:
-                handle.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,111 @@
+"""How often something may happen: ``10/minute``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`amount` times in any `seconds`. As text it is in the notation of the limits package."""
+
+    amount: int
+    seconds: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_rate(text: str) -> Rate | None:
+    """Return the rate that `text` is, such as ``10/minute`` or ``5 per 2 hours``.
+
+    ``0`` is None: no limit. The notation is the `limits` package's.
+
+    :raises ValueError: it is none. The text is a sentence for the operator.
+    """
+    if text.strip() == "0":
+        return None
+    # Not at the top: half of what it takes to start, and only the options need it.
+    from limits import parse_many  # noqa: PLC0415
+
+    try:
+        items = parse_many(text)
+    except ValueError:
+        items = []
+    if len(items) != 1:
+        raise ValueError(f"a rate looks like 10/minute, and 0 is none, not {text!r}")
+    (item,) = items
+    if item.amount < 1:
+        raise ValueError(f"a rate of nothing is refused, and 0 is no limit, not {text!r}")
+    return Rate(item.amount, item.get_expiry(), text.strip())
+
+
+class Recent:
+    """Counts what has happened in the last seconds, for each key of its own.
+
+    It keeps one time for each event that counts, and nothing for keys of which none does.
+
+    (The limits package has this too, but there by the wall clock and in a thread, or for
+    a server of its own.)
+
+    :param clock: the clock to count by
+    :param seconds: how long an event counts
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        # By the time of the last event, the oldest first.
+        self._times: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many keys are kept."""
+        return len(self._times)
+
+    def count(self, key: Hashable) -> int:
+        """Return how many events of `key` still count."""
+        self._forget_old()
+        times = self._times.get(key)
+        if times is None:
+            return 0
+        start = self._clock.seconds() - self._seconds
+        while times[0] <= start:  # The last one counts, or the key would be gone.
+            times.popleft()
+        return len(times)
+
+    def add(self, key: Hashable) -> None:
+        """An event of `key` happens now."""
+        self._forget_old()
+        self._times.setdefault(key, deque()).append(self._clock.seconds())
+        self._times.move_to_end(key)
+
+    def _forget_old(self) -> None:
+        start = self._clock.seconds() - self._seconds
+        while self._times and next(iter(self._times.values()))[-1] <= start:
+            self._times.popitem(last=False)
+
+
+class RateLimit:
+    """Lets things happen as often as `rate` says, for each key of its own.
+
+    :param clock: the clock to count by
+    :param rate: how often, or None for no limit
+    """
+
+    def __init__(self, clock: IReactorTime, rate: Rate | None) -> None:
+        self.rate = rate
+        self._recent = Recent(clock, rate.seconds if rate else 0)
+
+    def allows(self, key: Hashable) -> bool:
+        """Return whether it may happen once more for `key`; if so, it counts."""
+        if self.rate is None:
+            return True
+        if self._recent.count(key) >= self.rate.amount:
+            return False
+        self._recent.add(key)
+        return True
