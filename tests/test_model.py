@@ -1,24 +1,22 @@
 """Random conversations, over whole connections in memory, beside the model of the rules.
 
-The suite plays a few. To play more, 400 steps with each of the seeds 1 to 5000::
-
-    python -m tests.test_model 1 5000 400
-
-It stops at the first that fails. A seed plays the same steps each time, however many of them.
+The suite plays a few, and those in `tests/corpus`; `tests.fuzz` plays millions. A seed plays the
+same steps each time, however many of them.
 """
 
 from __future__ import annotations
 
-import sys
 import traceback
-import unittest
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 from twisted.trial.unittest import TestCase
 
 from chatserver import directory
+from chatserver.limits import LOGIN_TIMEOUT
 from chatserver.packets import MAGIC, Command, Packet, encode
 from tests.memory import MemoryClient, MemoryServer
 from tests.model import DECLINING, INVITING, LONGEST_BODY, Client, Model
@@ -26,6 +24,9 @@ from tests.scripts import NAMES
 
 SEEDS = range(1, 7)
 STEPS = 300
+CORPUS = Path(__file__).parent / "corpus"
+"""Each file is a seed and how many steps of it to play, in one line."""
+
 SHOWN_STEPS = 12
 """How many of the last steps a failure shows."""
 
@@ -75,7 +76,7 @@ class Player:
         self._server = server
         self._users = USERS[: self._random.randint(3, len(USERS))]
         self.room = self._random.choice([1, 2, 3, 32])
-        self._model = Model(self.room, INVITATION_TIMEOUT, PASSWORD)
+        self._model = Model(self.room, INVITATION_TIMEOUT, PASSWORD, LOGIN_TIMEOUT)
         self._clients: dict[int, tuple[MemoryClient, Client]] = {}
         self._next_number = 1
         self._left: set[int] = set()
@@ -254,8 +255,12 @@ class Player:
         """Let time pass, now and then until all invitations have timed out."""
         seconds = self._random.choice([0.125, 1.0, 2.0, 4.0, INVITATION_TIMEOUT])
         self._note(f"{seconds} s pass")
-        for silent in self._silent:
+        for silent in list(self._silent):
             self._silent[silent] += seconds
+            # Else it might be cut off in the midst of that time, before it has read TIMEOUT.
+            modelled = self._clients[silent][1]
+            if modelled in self._model.unknown:
+                self._read_again(silent)
         self._model.pass_time(seconds)
         self._server.advance(seconds)
 
@@ -370,36 +375,47 @@ def describe(*packets: tuple[int, bytes]) -> str:
     return " + ".join(shown) or "nothing"
 
 
-class RandomCase(TestCase):
-    """A test that plays random steps."""
+def play(seed: int, steps: int, errors: Callable[[], list[str]]) -> tuple[int, str | None]:
+    """Play `steps` steps. In the end all clients disconnect or, if `seed` is even, the server
+    goes down.
 
-    def play(self, seed: int, steps: int) -> None:
-        """Play `steps` steps. In the end all clients disconnect or, if `seed` is even, the server
-        goes down.
-        """
-        server = MemoryServer(INVITATION_TIMEOUT)
-        player = Player(Random(seed), server)
-        self.patch(directory, "MAX_RECEIVED_INVITATIONS", player.room)
-        end = player.end if seed % 2 else player.shut_down
+    :param errors: returns the tracebacks that were logged since the last time
+    :return: how many packets were sent, and what was wrong, if anything was
+    """
+    server = MemoryServer(INVITATION_TIMEOUT)
+    player = Player(Random(seed), server)
+    end = player.end if seed % 2 else player.shut_down
+    with patch.object(directory, "MAX_RECEIVED_INVITATIONS", player.room):
         for number in range(1, steps + 2):
             try:
                 player.step() if number <= steps else end()
                 faults = player.compare()
             except Exception:
                 faults = [traceback.format_exc()]
-            faults += [error.getTraceback() for error in self.flushLoggedErrors()]
+            faults += errors()
             if number > steps:
                 if server.factory.shut_down().called is False:
                     faults.append("connections are left at the server")
                 faults += [f"left on the clock: {call}" for call in server.clock.getDelayedCalls()]
             if faults:
                 first, *others = player.steps
-                played = "\n".join([first, *others[-SHOWN_STEPS:]])
-                self.fail(f"seed {seed}, step {number}, after\n{played}\n\n" + "\n".join(faults))
+                played = "\n".join([first, *others[-SHOWN_STEPS:], "", *faults])
+                return player.packets, f"seed {seed}, step {number}, after\n{played}"
+    return player.packets, None
 
 
-class RandomTests(RandomCase):
+class RandomTests(TestCase):
     """Random conversations."""
+
+    def play(self, seed: int, steps: int) -> None:
+        """Play `steps` steps, and fail if anything is wrong."""
+
+        def errors() -> list[str]:
+            return [error.getTraceback() for error in self.flushLoggedErrors()]
+
+        _, fault = play(seed, steps, errors)
+        if fault is not None:
+            self.fail(fault)
 
     def test_rules(self) -> None:
         """Every client hears, in its order, what the rules say, whatever the clients do.
@@ -410,6 +426,13 @@ class RandomTests(RandomCase):
         for seed in SEEDS:
             self.play(seed, STEPS)
 
+    def test_corpus(self) -> None:
+        """Nor do the seeds that have found something, or have come where few come."""
+        seeds = sorted(CORPUS.glob("*.txt"))
+        self.assertNotEqual(seeds, [])
+        for path in seeds:
+            self.play(*map(int, path.read_text().split()))
+
     def test_failure(self) -> None:
         """A difference is told with the seed, the step, and what was played before it."""
         self.patch(Model, "pass_time", lambda model, seconds: None)
@@ -417,28 +440,3 @@ class RandomTests(RandomCase):
         self.assertRegex(str(error), r"^seed 1, step \d+, after\n")
         told = r"s pass\n\nclient \d+, \w+, heard Error 'TIMEOUT', not nothing"
         self.assertRegex(str(error), told)
-
-
-class OneSeed(RandomCase):
-    """The steps of one seed, for the long run."""
-
-    def __init__(self, seed: int, steps: int) -> None:
-        super().__init__()
-        self._seed = seed
-        self._steps = steps
-
-    def runTest(self) -> None:
-        """Every client hears what the rules say."""
-        self.play(self._seed, self._steps)
-
-
-def main() -> None:
-    """Play as many seeds and steps as the command line says."""
-    first, last, steps = map(int, sys.argv[1:])
-    suite = unittest.TestSuite(OneSeed(seed, steps) for seed in range(first, last + 1))
-    result = unittest.TextTestRunner(failfast=True).run(suite)
-    sys.exit(not result.wasSuccessful())
-
-
-if __name__ == "__main__":
-    main()
