@@ -18,6 +18,7 @@ from twisted.python.components import Componentized
 from twisted.python.usage import Options as TwistedOptions
 
 from chatserver import __version__
+from chatserver.accepting import AcceptRest
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
 from chatserver.certificates import ServerCertificate, load_or_create
@@ -207,6 +208,7 @@ class ChatService(Service):
     ) -> None:
         self._reactor = reactor
         self.port = port
+        self._accept_rest = AcceptRest(port, reactor)
         self._certificate = certificate
         self._factory = factory
         self._accounts = accounts
@@ -225,6 +227,7 @@ class ChatService(Service):
         """Start the threads, and tell the log once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
         self._accounts.start()
+        self._accept_rest.start()
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
 
@@ -270,6 +273,7 @@ class ChatService(Service):
             # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+        self._accept_rest.stop()
         try:
             yield maybeDeferred(self.port.stopListening)
             yield self._factory.shut_down()
