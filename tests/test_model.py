@@ -339,7 +339,9 @@ class Player:
 
     def _text(self) -> bytes:
         """Return what somebody says, now and then as long as it may just be, or too long."""
-        if not self._silent and self._is_likely(0.05):
+        # Not behind a login: the server would read no more, and so not notice who leaves.
+        is_read = not (self._silent or self._server.authenticator.is_slow)
+        if is_read and self._is_likely(0.05):
             longest = LONGEST_BODY - len(self._random.choice(self._users) + b": ")
             return b"x" * self._random.choice([longest, longest + 1])
         return self._random.choice([b"hi", b"hi", b"/exit", b"/exit ", b"", b"a: \x00\xff"])
