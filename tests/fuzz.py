@@ -102,6 +102,8 @@ def run(first: int, step: int, packets: int) -> Outcome:
         if sent >= packets and seeds > WARM_UP:
             break
     after = measure()
+    if fault is not None:
+        print(fault, file=sys.stderr)
     if fault is None and after.objects > before.objects + MAX_MORE_OBJECTS:
         fault = f"{after.objects - before.objects} objects more than after the warm-up"
     if fault is None and after.memory > before.memory + MAX_MORE_MEMORY:
