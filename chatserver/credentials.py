@@ -46,20 +46,42 @@ def for_registration(body: bytes, min_password_length: int) -> Credentials:
     :raises MalformedCredentialsError: the body breaks one of the rules.
     """
     credentials = _split(body)
-    name = credentials.name
+    check_new_name(credentials.name)
+    check_new_password(credentials.password, min_password_length)
+    return credentials
+
+
+def check_new_name(name: str) -> None:
+    """Let `name` pass if an account may be made with it; see `for_registration`.
+
+    :raises MalformedCredentialsError: it breaks one of the rules.
+    """
+    if not name:
+        raise MalformedCredentialsError("the name is empty")
+    if ":" in name:
+        raise MalformedCredentialsError("a name holds no colon")
     if len(name) > MAX_NAME_LENGTH:
         raise MalformedCredentialsError(f"a name has at most {MAX_NAME_LENGTH} characters")
-    if len(credentials.password) < min_password_length:
-        raise MalformedCredentialsError(f"a password has at least {min_password_length} bytes")
-    if len(credentials.password) > MAX_PASSWORD_LENGTH:
-        raise MalformedCredentialsError(f"a password has at most {MAX_PASSWORD_LENGTH} bytes")
     try:
         enforced = _USERNAME.enforce(name)
     except UnicodeEncodeError:
         raise MalformedCredentialsError("the name holds what a name may not hold") from None
     if enforced != name:
         raise MalformedCredentialsError("the name is not in the one form that a name may have")
-    return credentials
+
+
+def check_new_password(password: bytes, min_password_length: int) -> None:
+    """Let `password` pass if an account may have it from now on.
+
+    :param min_password_length: in bytes. An empty password is refused whatever it says.
+    :raises MalformedCredentialsError: it breaks one of the rules.
+    """
+    if not password:
+        raise MalformedCredentialsError("the password is empty")
+    if len(password) < min_password_length:
+        raise MalformedCredentialsError(f"a password has at least {min_password_length} bytes")
+    if len(password) > MAX_PASSWORD_LENGTH:
+        raise MalformedCredentialsError(f"a password has at most {MAX_PASSWORD_LENGTH} bytes")
 
 
 def for_login(body: bytes) -> Credentials:

@@ -10,9 +10,10 @@ must open without a step by hand. `MIGRATIONS` is the way in for the next versio
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,6 +27,7 @@ from sqlalchemy.exc import (
 
 from chatserver.errors import OperatorError
 from chatserver.limits import (
+    NAMES_AT_ONCE,
     POSTGRESQL_CONNECT_TIMEOUT,
     POSTGRESQL_SILENCE_TIMEOUT,
     POSTGRESQL_STATEMENT_TIMEOUT,
@@ -72,13 +74,25 @@ class NameTakenError(AccountsError):
     """There is an account of this name already."""
 
 
+class NoSuchAccountError(AccountsError):
+    """There is no account of this name."""
+
+
 def parse_url(text: str, directory: str) -> sa.URL:
     """Return the database that `text` names, a SQLAlchemy URL for SQLite or PostgreSQL.
 
     :param directory: the absolute path that the path of an SQLite file starts from.
     :raises DatabaseUnusableError: it is no such URL, names a database in memory, whose
-        accounts would be gone at the next start, or psycopg is not installed.
+        accounts would be gone at the next start, or psycopg is not installed. The text starts
+        with the option that has the URL.
     """
+    try:
+        return _parse_url(text, directory)
+    except DatabaseUnusableError as error:
+        raise DatabaseUnusableError(f"--database: {error}") from None
+
+
+def _parse_url(text: str, directory: str) -> sa.URL:
     try:
         url = sa.make_url(text)
     except (ArgumentError, ValueError):
@@ -218,6 +232,36 @@ def prepare(url: sa.URL) -> None:
         raise
 
 
+def rehearse(url: sa.URL) -> int | None:
+    """Try what `prepare` would do, and take it back: nothing is created or changed.
+
+    :returns: the version of the schema that is there, or None if there is nothing yet
+    :raises DatabaseUnusableError: `prepare` would raise it
+    """
+    if _is_sqlite(url):
+        path = str(url.database)
+        _check_place(path)
+        if not os.path.exists(path):
+            if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+                raise _not_creatable(path, os.strerror(errno.EACCES))
+            return None
+        _check_writable(path)
+    with _explaining(url):
+        engine = make_engine(url)
+        try:
+            with engine.connect() as connection, connection.begin() as transaction:
+                version = upgrade(connection)
+                transaction.rollback()
+        finally:
+            engine.dispose()
+    return version
+
+
+def exists(url: sa.URL) -> bool:
+    """Tell whether there is a database: an SQLite file is made by the server or by `prepare`."""
+    return not _is_sqlite(url) or os.path.exists(str(url.database))
+
+
 def _check_writable(path: str) -> None:
     """Raise `DatabaseUnusableError` if a file of the database that is there can't be written."""
     # SQLite would leave more such files behind, which then stand in the way as well.
@@ -228,24 +272,33 @@ def _check_writable(path: str) -> None:
 
 def _create_file(path: str) -> bool:
     """Create an empty file at `path`, or return False when there is something already."""
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise DatabaseUnusableError(f"there is no folder {folder} for the database: create it")
-    if os.path.isdir(path):
-        raise DatabaseUnusableError(f"{path} is a folder: name a file for the database")
+    _check_place(path)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         return False
     except OSError as error:
-        raise DatabaseUnusableError(
-            f"{path} cannot be created: {error.strerror}; let the server's user write there"
-        ) from None
+        raise _not_creatable(path, error.strerror) from None
     return True
 
 
+def _check_place(path: str) -> None:
+    """Raise `DatabaseUnusableError` if no file can be at `path`."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise DatabaseUnusableError(f"there is no folder {folder} for the database: create it")
+    if os.path.isdir(path):
+        raise DatabaseUnusableError(f"{path} is a folder: name a file for the database")
+
+
+def _not_creatable(path: str, why: str | None) -> DatabaseUnusableError:
+    return DatabaseUnusableError(
+        f"{path} cannot be created: {why}; let the server's user write there"
+    )
+
+
 def _create_or_upgrade(url: sa.URL) -> None:
-    try:
+    with _explaining(url):
         engine = make_engine(url)
         try:
             with engine.begin() as connection:
@@ -256,6 +309,13 @@ def _create_or_upgrade(url: sa.URL) -> None:
                 _set_write_ahead_log(engine)
         finally:
             engine.dispose()
+
+
+@contextlib.contextmanager
+def _explaining(url: sa.URL) -> Iterator[None]:
+    """Raise what goes wrong as a `DatabaseUnusableError`."""
+    try:
+        yield
     except DatabaseUnusableError:
         raise
     except Exception as error:  # A URL's options go to the driver, which says no in many ways.
@@ -279,11 +339,12 @@ def _set_write_ahead_log(engine: sa.Engine) -> None:
         connection.close()
 
 
-def upgrade(connection: sa.Connection) -> None:
+def upgrade(connection: sa.Connection) -> int | None:
     """Bring the schema to the present version, in the transaction of `connection`.
 
     Version 0 is an empty database, or the reference server's with its users table.
 
+    :returns: the version that it had, or None if there was no table
     :raises DatabaseUnusableError: the schema is newer than this server, or not ours.
     """
     where = describe(connection.engine.url)
@@ -291,7 +352,9 @@ def upgrade(connection: sa.Connection) -> None:
         _check_postgresql(connection, where)
         # Two servers may start at once. The lock ends with the transaction.
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
-    if sa.inspect(connection).has_table(_schema.name):
+    inspector = sa.inspect(connection)
+    is_new = not inspector.has_table(_users.name)
+    if inspector.has_table(_schema.name):
         versions = connection.execute(sa.select(_schema.c.version)).scalars().all()
         if len(versions) != 1:
             raise DatabaseUnusableError(
@@ -299,6 +362,7 @@ def upgrade(connection: sa.Connection) -> None:
                 " restore the database from a backup"
             )
         version = versions[0]
+        is_new = False
     else:
         _schema.create(connection)
         connection.execute(_schema.insert().values(version=0))
@@ -313,6 +377,7 @@ def upgrade(connection: sa.Connection) -> None:
     # Also when nothing has changed: SQLite only notices that it may not write when it writes.
     connection.execute(_schema.update().values(version=len(MIGRATIONS)))
     _check_users(connection, where)
+    return None if is_new else version
 
 
 def _check_postgresql(connection: sa.Connection, where: str) -> None:
@@ -457,6 +522,54 @@ class Store:
         )
         with self._begin(self._engine) as connection:
             connection.execute(change)
+
+    def change(self, name: str, stored: StoredPassword) -> None:
+        """Store `stored` for `name`, whatever is stored there.
+
+        :raises NoSuchAccountError: there is no such account.
+        """
+        values = {"salt": stored.salt, "hash": stored.hash}
+        self._write_one(name, _users.update().where(_users.c.username == name).values(values))
+
+    def remove(self, name: str) -> None:
+        """Remove the account `name`.
+
+        :raises NoSuchAccountError: there is no such account.
+        """
+        self._write_one(name, _users.delete().where(_users.c.username == name))
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all accounts, in the order of the database.
+
+        A byte of an old name that is not UTF-8 is decoded with surrogateescape. Each
+        `NAMES_AT_ONCE` of them are a transaction of their own: a reader that takes its time
+        holds nobody up, and what is added or removed meanwhile may or may not be among them.
+        """
+        # SQLite takes the C++ server's names as they are; Python's would not decode each.
+        as_bytes = self._file is not None
+        column = sa.cast(_users.c.username, sa.LargeBinary) if as_bytes else _users.c.username
+        query = sa.select(column).order_by(_users.c.username).limit(NAMES_AT_ONCE)
+        reading = self._engine.execution_options(**{_READS_ONLY: True})
+        following = query
+        while True:
+            with self._begin(reading) as connection:
+                found: list[Any] = list(connection.execute(following).scalars())
+            for name in found:
+                yield name.decode("utf-8", "surrogateescape") if as_bytes else name
+            if len(found) < NAMES_AT_ONCE:
+                return
+            last = sa.cast(sa.literal(found[-1]), sa.Text) if as_bytes else found[-1]
+            following = query.where(_users.c.username > last)
+
+    def _write_one(self, name: str, statement: sa.Update | sa.Delete) -> None:
+        """Run `statement`, which is about the row of `name`."""
+        try:
+            with self._begin(self._engine) as connection:
+                found = connection.execute(statement).rowcount
+        except DataError:
+            found = 0  # PostgreSQL cannot hold this name: there is a NUL in it.
+        if not found:
+            raise NoSuchAccountError(f"there is no account {name!r}")
 
     def close(self) -> None:
         """Close all connections. One is opened again when the store is used again."""

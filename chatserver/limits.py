@@ -103,6 +103,12 @@ POSTGRESQL_STATEMENT_TIMEOUT = 10
 """Seconds that one question to PostgreSQL may take. Each finds one row by its key; what takes
 longer waits for a lock that somebody holds, and must not hold up the server's stop as well."""
 
+CERTIFICATE_WARNING_DAYS = 30
+"""Days left of the certificate below which the operator is told: time to get another one."""
+
+NAMES_AT_ONCE = 1000
+"""Names that are read from the accounts in one transaction: a few milliseconds."""
+
 LOG_ROTATE_LENGTH = 10_000_000
 """The length in bytes at which a new file is begun: about 150 000 lines, which an editor
 still opens at once."""

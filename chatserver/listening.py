@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import (
     StandardIOEndpoint,
     TCP4ServerEndpoint,
@@ -15,6 +15,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -33,6 +34,10 @@ class ListenError(OperatorError):
     """The server can't listen there. The text says in one line why, and what to do."""
 
 
+class PortInUseError(ListenError):
+    """Somebody listens there already."""
+
+
 def listen(
     reactor: Any,
     description: str,
@@ -48,12 +53,24 @@ def listen(
     :param handshake_timeout: seconds that a proxy has to say for whom it has connected
     :raises ListenError: the description is none, or the port can't be had
     """
-    endpoint = _endpoint(reactor, description)
     top: Any = add_tls(factory, creator, reactor)
     if description.startswith("haproxy:"):
         top = ProxiedFactory(top, reactor, handshake_timeout)
+    return _listen(reactor, description, top)
+
+
+def rehearse(reactor: Any, description: str) -> Deferred[Any]:
+    """Listen at `description` for a moment. Fires when that has ended.
+
+    :raises ListenError: as `listen` does
+    """
+    port: Any = _listen(reactor, description, Factory())
+    return maybeDeferred(port.stopListening)
+
+
+def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
     outcome: list[Any] = []
-    endpoint.listen(top).addBoth(outcome.append)
+    _endpoint(reactor, description).listen(factory).addBoth(outcome.append)
     if not outcome:  # Each of Twisted's own endpoints listens, or fails, at once.
         raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome
@@ -61,6 +78,10 @@ def listen(
         return port
     # CannotListenError carries the socket's own.
     error = getattr(port.value, "socketError", port.value)
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        raise PortInUseError(
+            f"--port {description}: in use; stop the server that has it, or give another --port"
+        ) from None
     raise ListenError(_explain(description, error)) from None
 
 
@@ -121,8 +142,6 @@ class DualStackEndpoint:
 
 def _explain(description: str, error: object) -> str:
     number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
-        return f"--port {description}: in use; stop the server that has it, or give another --port"
     if number == errno.EACCES:
         return f"--port {description}: not permitted to listen there; give a --port above 1023"
     if number == errno.EADDRNOTAVAIL:

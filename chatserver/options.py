@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getopt
 import math
+import re
+import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +14,9 @@ from twisted.python.usage import UsageError
 
 from chatserver import __version__
 from chatserver.certificates import DEFAULT_CERTIFICATE, DEFAULT_PRIVATE_KEY
+from chatserver.config import EXAMPLE, ConfigError, read
 from chatserver.credentials import MAX_PASSWORD_LENGTH
+from chatserver.errors import OperatorError
 from chatserver.limits import (
     CONNECTIONS_PER_ADDRESS,
     DRAIN_TIMEOUT,
@@ -47,6 +52,9 @@ AUTO = "auto"
 OPEN, CLOSED = "open", "closed"
 """The values of ``--registration``."""
 
+_NAME = re.compile("--([a-z0-9-]+)")
+"""How the text of a mistake starts that is about one option."""
+
 
 class Options(TwistedOptions):
     """What an operator may choose. A mistake ends in one line on stderr and status 1."""
@@ -58,6 +66,13 @@ class Options(TwistedOptions):
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
+        [
+            "config",
+            None,
+            None,
+            f"A TOML file of these options, a line each, such as {EXAMPLE}. "
+            "What is given here wins. [default: none]",
+        ],
         [
             "port",
             "p",
@@ -172,15 +187,60 @@ class Options(TwistedOptions):
         ],
     ]
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._lines: dict[str, int] = {}
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse `options`.
 
         :raises SystemExit: one of them is a mistake. (Twisted would show the whole help.)
         """
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            self.parse(sys.argv[1:] if options is None else options)
+        except OperatorError as error:
+            raise SystemExit(f"asyncchat: {error}") from None
         except UsageError as error:
             raise SystemExit(f"asyncchat: {error}; try: twistd asyncchat --help") from None
+
+    def parse(self, arguments: Sequence[str], ignored: frozenset[int] = frozenset()) -> None:
+        """Parse the file that `arguments` name, if they do, and then `arguments`, which win.
+
+        :param ignored: lines of the file that are left out; see `chatserver.config.read`
+        :raises ConfigError: there is a mistake in the file
+        :raises UsageError: there is one in `arguments`
+        """
+        given = self._given(arguments)
+        path = given.get("config")
+        settings = []
+        if path:
+            # The handlers, of --help say, are not among the defaults.
+            takes_value = {name: f"{name}=" in self.longOpt for name in self.defaults}
+            settings = [each for each in read(path, takes_value, ignored) if each.name not in given]
+            self._lines = {setting.name: setting.line for setting in settings}
+        try:
+            super().parseOptions(  # type: ignore[no-untyped-call]
+                [*(each.argument for each in settings if each.argument), *arguments]
+            )
+        except UsageError as error:
+            raise self.locate(error) from None
+
+    def locate(self, error: Exception) -> Exception:
+        """Return `error` with the file and the line, if it is about an option in the file.
+
+        The text of an error that is about an option starts with its name.
+        """
+        name = _NAME.match(str(error))
+        line = self._lines.get(name[1]) if name else None
+        return error if line is None else ConfigError(self["config"], line, str(error))
+
+    def _given(self, arguments: Sequence[str]) -> dict[str, str]:
+        """Return the options that `arguments` give, by their full names."""
+        try:
+            pairs, _ = getopt.getopt(list(arguments), self.shortOpt, self.longOpt)
+        except getopt.error:  # Twisted's parser meets it again, and tells it.
+            return {}
+        return {self.synonyms.get(option.lstrip("-"), ""): value for option, value in pairs}
 
     def parseArgs(self, *args: str) -> None:
         """Accept options only."""
@@ -214,7 +274,15 @@ class Options(TwistedOptions):
             self["argon2"] = parse_cost(self["argon2"])
         except ValueError as error:
             raise UsageError(f"--argon2: {error}") from None
-        for name in ("port", "database", "certificate", "private-key", "dh-params", "log-file"):
+        for name in (
+            "config",
+            "port",
+            "database",
+            "certificate",
+            "private-key",
+            "dh-params",
+            "log-file",
+        ):
             if self[name] == "":
                 raise UsageError(f"--{name} needs a value")
 

@@ -50,7 +50,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     try:
         return _make_service(options, reactor)
     except OperatorError as error:
-        raise SystemExit(f"asyncchat: {error}") from None
+        raise SystemExit(f"asyncchat: {options.locate(error)}") from None
 
 
 def _make_service(options: Options, reactor: Any) -> ChatService:

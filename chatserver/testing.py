@@ -250,21 +250,22 @@ class Connection:
 class MemoryNetwork:
     """A server in memory, and all connections to it.
 
+    :param clock: the time of the network and of all that is in it
     :param authenticator: who may use the server
-    :param invitation_timeout: seconds until an unanswered invitation ends
-    :param stall_timeout: seconds until a client that reads nothing is cut off
+    :param online: who is online
+    :param limits: what connections may take
     """
 
     def __init__(
         self,
+        clock: Clock,
         authenticator: Authenticator,
-        invitation_timeout: float = INVITATION_TIMEOUT,
-        stall_timeout: float = STALL_TIMEOUT,
+        online: LocalDirectory,
+        limits: ConnectionLimits | None = None,
     ) -> None:
-        self.clock = Clock()
-        self.online = LocalDirectory(self.clock, invitation_timeout)
-        limits = ConnectionLimits(stall_timeout=stall_timeout)
-        self.factory = ChatFactory(authenticator, self.online, self.clock, limits)
+        self.clock = clock
+        self.online = online
+        self.factory = ChatFactory(authenticator, online, clock, limits)
         self.tls_factory = add_tls(self.factory, server_certificate().tls_options, self.clock)
         self.connections: list[Any] = []
 
@@ -304,8 +305,11 @@ class MemoryServer(MemoryNetwork):
         invitation_timeout: float = INVITATION_TIMEOUT,
         stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
+        clock = Clock()
         authenticator = MemoryAuthenticator()
-        super().__init__(authenticator, invitation_timeout, stall_timeout)
+        online = LocalDirectory(clock, invitation_timeout)
+        limits = ConnectionLimits(stall_timeout=stall_timeout)
+        super().__init__(clock, authenticator, online, limits)
         self.accounts = authenticator.accounts
         self.trust = Fingerprint(server_certificate().fingerprint)
         self.is_reachable = True

@@ -18,10 +18,11 @@ TIMEOUT = 10.0
 class Client:
     """A connection to the server at `port` of this machine, its handshake done.
 
-    Any certificate is taken. A step that takes longer than `TIMEOUT` raises TimeoutError.
+    Any certificate is taken. `greeting` is sent before the handshake, as a proxy does. A step that
+    takes longer than `TIMEOUT` raises TimeoutError.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", greeting: bytes = b"") -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -29,6 +30,7 @@ class Client:
         connection = socket.create_connection((host, port), TIMEOUT)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(greeting)
             self._socket = context.wrap_socket(connection)
         except BaseException:
             connection.close()

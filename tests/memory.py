@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 from twisted.internet import main
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from chatserver.addresses import Address
 from chatserver.conversation import Conversation
-from chatserver.limits import INVITATION_TIMEOUT, STALL_TIMEOUT
+from chatserver.directory import LocalDirectory
+from chatserver.limits import INVITATION_TIMEOUT, ConnectionLimits
 from chatserver.packets import Command, ErrorCode, Packet, PacketDecoder, encode
+from chatserver.rates import Rate
 from chatserver.testing import MemoryNetwork
 
 
@@ -19,10 +23,10 @@ class MemoryAuthenticator:
         self.is_slow = False
         self.waiting: list[tuple[Conversation, Command, bytes]] = []
 
-    def register(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         self._decide(conversation, Command.REGISTER, body)
 
-    def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def log_in(self, conversation: Conversation, body: bytes, address: Address) -> None:
         self._decide(conversation, Command.LOGIN, body)
 
     def _decide(self, conversation: Conversation, command: Command, body: bytes) -> None:
@@ -140,11 +144,14 @@ class MemoryServer(MemoryNetwork):
 
     def __init__(
         self,
+        limits: ConnectionLimits | None = None,
         invitation_timeout: float = INVITATION_TIMEOUT,
-        stall_timeout: float = STALL_TIMEOUT,
+        invitations: Rate | None = None,
     ) -> None:
         self.authenticator = MemoryAuthenticator()
-        super().__init__(self.authenticator, invitation_timeout, stall_timeout)
+        clock = Clock()
+        online = LocalDirectory(clock, invitation_timeout, invitations)
+        super().__init__(clock, self.authenticator, online, limits)
 
     def connect(self, handshake: bool = True) -> MemoryClient:
         """Return a new client, connected."""

@@ -53,6 +53,12 @@ def client_command() -> list[str]:
     return [path] if path else [sys.executable, "-m", "chatserver.terminal"]
 
 
+def admin_command() -> list[str]:
+    """Return the command that runs ``asyncchat-admin`` with the Python that runs this test."""
+    path = shutil.which("asyncchat-admin", path=os.path.dirname(sys.executable))
+    return [path] if path else [sys.executable, "-m", "chatserver.admin"]
+
+
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return an environment whose home is a folder of the test's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}

@@ -12,7 +12,8 @@ from typing import Any
 from automat import NoTransition
 from twisted.trial.unittest import TestCase
 
-from chatserver import conversation, packets
+from chatserver import addresses, conversation, packets
+from chatserver.addresses import Address
 from chatserver.conversation import (
     Conversation,
     Core,
@@ -47,6 +48,7 @@ bad_packet      | BADPACKET close > closed | ! | depart BADPACKET close > closed
 backlogged      | -  | -  | backlogged | backlogged | backlogged | -
 drained         | -  | -  | drained    | drained    | drained    | -
 connection_lost | > closed | > closed | depart > closed | depart > closed | depart > closed | -
+login_timed_out | TIMEOUT close > closed | TIMEOUT close > closed | -         | -          | - | -
 shut_down       | SHUTDOWN close > closed | SHUTDOWN close > closed | SHUTDOWN close > closed \
                                      | SHUTDOWN close > closed | SHUTDOWN close > closed | -
 
@@ -69,6 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "backlogged": (),
     "drained": (),
     "connection_lost": (),
+    "login_timed_out": (),
     "shut_down": (),
     "admitted": (b"alice",),
     "entered": (),
@@ -95,7 +98,7 @@ class World:
         self.calls: list[str] = []
         self.packets: list[Packet] = []
         self.tickets: list[Ticket] = []
-        self.address = "address"
+        self.address = Address("address", None)
         self.conversation = converse(Core(self, self, self))
 
     def take_calls(self) -> list[str]:
@@ -124,14 +127,14 @@ class World:
         self.calls.append("release" if reason is Hold.OUTCOME else "peer-release")
 
     # Authenticator
-    def register(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         self.calls.append("register")
 
-    def log_in(self, conversation: Conversation, body: bytes, address: str) -> None:
+    def log_in(self, conversation: Conversation, body: bytes, address: Address) -> None:
         self.calls.append("log_in")
 
     # Directory
-    def enter(self, name: bytes, conversation: Conversation, address: str) -> None:
+    def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
         self.calls.append("enter")
 
     def depart(self, name: bytes) -> None:
@@ -430,12 +433,13 @@ class ImportTests(TestCase):
     """The rooms of the house."""
 
     def test_no_io(self) -> None:
-        """packets.py and conversation.py import nothing that does I/O."""
+        """What the conversation is made of imports nothing that does I/O."""
         allowed = {
+            addresses: {"__future__", "dataclasses", "ipaddress", "chatserver.limits"},
             packets: {"__future__", "struct", "dataclasses", "enum", "zlib"},
             conversation: {
                 "__future__", "collections", "collections.abc", "contextlib", "dataclasses", "enum",
-                "functools", "typing", "automat", "chatserver.packets",
+                "functools", "typing", "automat", "chatserver.addresses", "chatserver.packets",
             },
         }  # fmt: skip
         for module, names in allowed.items():

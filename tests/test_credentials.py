@@ -12,6 +12,8 @@ from chatserver.credentials import (
     MAX_PASSWORD_LENGTH,
     Credentials,
     MalformedCredentialsError,
+    check_new_name,
+    check_new_password,
     for_login,
     for_registration,
 )
@@ -109,6 +111,17 @@ class RegistrationTests(SynchronousTestCase):
     def test_password_length_counts_bytes(self) -> None:
         """Four letters of two bytes each are a password of eight."""
         self.assertEqual(for_registration("a:äöüß".encode(), MIN).name, "a")
+
+    def test_apart(self) -> None:
+        """A name and a password that come apart are held to the same rules; there a colon in
+        the name, which no body can have, is refused too.
+        """
+        check_new_name("dörte")
+        check_new_password(PASSWORD, MIN)
+        for name in ("", "a b", "alice:x", "a" * (MAX_NAME_LENGTH + 1), "\udcff"):
+            self.assertRaises(MalformedCredentialsError, check_new_name, name)
+        for password in (b"", b"p" * (MIN - 1), b"p" * (MAX_PASSWORD_LENGTH + 1)):
+            self.assertRaises(MalformedCredentialsError, check_new_password, password, MIN)
 
     @given(
         st.text(st.characters(codec="utf-8", categories=["L", "M", "N"]), max_size=33),

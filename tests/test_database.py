@@ -21,12 +21,14 @@ from chatserver import database
 from chatserver.database import (
     DatabaseUnusableError,
     NameTakenError,
+    NoSuchAccountError,
     Store,
     describe,
     make_engine,
     parse_url,
     prepare,
     reason,
+    rehearse,
 )
 from chatserver.limits import POSTGRESQL_STATEMENT_TIMEOUT
 from chatserver.passwords import StoredPassword
@@ -41,9 +43,9 @@ class ParseURLTests(TestCase):
     """`parse_url` and `describe`."""
 
     def assert_refused(self, text: str, message: str) -> None:
-        """`text` is refused with `message`."""
+        """`text` is refused with `message`, behind the option that it is from."""
         error = self.assertRaises(DatabaseUnusableError, parse_url, text, "/srv/chat")
-        self.assertEqual(str(error), message)
+        self.assertEqual(str(error), f"--database: {message}")
 
     def test_sqlite(self) -> None:
         """A relative path starts from the folder given, an absolute one is kept."""
@@ -181,6 +183,73 @@ class StoreTests:
         self.store.replace("alice", OLD, OTHER)
         self.store.replace("alice", StoredPassword("x", NEW.hash), OTHER)
         self.assertEqual(self.store.find("alice"), NEW)
+
+    def test_change(self) -> None:
+        """A password is changed, whatever it was, and only the one that is named."""
+        for name in ("Max Mustermann", "bob"):
+            self.store.add(name, OLD)
+        self.store.change("Max Mustermann", NEW)
+        self.store.change("Max Mustermann", OTHER)
+        self.assertEqual(self.store.find("Max Mustermann"), OTHER)
+        self.assertEqual(self.store.find("bob"), OLD)
+
+    def test_remove(self) -> None:
+        """An account is removed, and only the one that is named. Its name is free again."""
+        for name in ("alice", "bob"):
+            self.store.add(name, OLD)
+        self.store.remove("alice")
+        self.assertIsNone(self.store.find("alice"))
+        self.assertEqual(self.store.find("bob"), OLD)
+        self.store.add("alice", NEW)
+
+    def test_no_such_account(self) -> None:
+        """What is not there can be neither changed nor removed."""
+        self.store.add("alice", OLD)
+        for name in ("Alice", "alice ", "al\0ice"):
+            self.assertRaises(NoSuchAccountError, self.store.change, name, NEW)
+            self.assertRaises(NoSuchAccountError, self.store.remove, name)
+        self.assertEqual(list(self.store.names()), ["alice"])
+
+    def test_names(self) -> None:
+        """All names come, each once and in order, however many are read at once."""
+        names = [f"user{number}" for number in range(10)]
+        for name in reversed(names):
+            self.store.add(name, OLD)
+        for at_once in (1, 3, 5, 10, 11):
+            self.patch(database, "NAMES_AT_ONCE", at_once)
+            self.assertEqual(list(self.store.names()), names)
+
+    def test_names_meanwhile(self) -> None:
+        """Who reads names slowly keeps nobody from adding and removing."""
+        self.patch(database, "NAMES_AT_ONCE", 2)
+        for name in ("a", "b", "c", "d"):
+            self.store.add(name, OLD)
+        names = self.store.names()
+        self.assertEqual([next(names), next(names)], ["a", "b"])
+        self.store.remove("b")
+        self.store.remove("c")
+        self.store.add("e", OLD)
+        self.assertEqual(list(names), ["d", "e"])
+
+    def test_rehearse(self) -> None:
+        """To try a database that is in use tells its version, and changes nothing in it."""
+        self.store.add("alice", OLD)
+        self.assertEqual(rehearse(self.url), 1)
+        self.patch(database, "MIGRATIONS", (*database.MIGRATIONS, lambda connection: None))
+        self.assertEqual(rehearse(self.url), 1)
+        self.assertEqual(execute(self.url, "SELECT version FROM asyncchat_schema"), [(1,)])
+        execute(self.url, "DROP TABLE asyncchat_schema")
+        self.assertEqual(rehearse(self.url), 0)
+        execute(self.url, "DROP TABLE users")
+        self.assertIsNone(rehearse(self.url))
+        self.engine.dispose()
+        self.assertEqual(sa.inspect(self.engine).get_table_names(), [])
+
+    def test_rehearse_refuses(self) -> None:
+        """To try a database tells what `prepare` would."""
+        execute(self.url, "UPDATE asyncchat_schema SET version = 2")
+        error = self.assertRaises(DatabaseUnusableError, rehearse, self.url)
+        self.assert_prepare_refuses(str(error))
 
     def test_many_threads(self) -> None:
         """As many threads as the store allows add the same names: each is added once."""
@@ -321,6 +390,17 @@ class SQLiteStoreTests(StoreTests, TestCase):
         ):
             error = self.assertRaises(OSError, use)
             self.assertIn("removed or replaced: restart the server", str(error))
+
+    def test_names_of_the_reference_server(self) -> None:
+        """A name that is not UTF-8, which only the reference server registers, is listed too."""
+        self.patch(database, "NAMES_AT_ONCE", 1)
+        self.store.add("b", OLD)
+        execute(
+            self.url,
+            "INSERT INTO users VALUES (CAST(x'61ff' AS TEXT), '', '')",
+            "INSERT INTO users VALUES (CAST(x'ff' AS TEXT), '', '')",
+        )
+        self.assertEqual(list(self.store.names()), ["a\udcff", "b", "\udcff"])
 
     def test_find_beside_a_writer(self) -> None:
         """An account is found while another program holds the lock for writing."""
@@ -513,6 +593,37 @@ class PrepareFileTests(TestCase):
             self.assertEqual(file.read(), content)
         if not platform.isWindows():
             self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o644)
+
+    def test_rehearse(self) -> None:
+        """To try a file changes nothing: not one that is not there, not the reference server's,
+        not one that is somebody else's.
+        """
+        folder = os.path.dirname(self.path)
+        self.assertIsNone(rehearse(self.url))
+        self.assertEqual(os.listdir(folder), [])
+        nowhere = self.url.set(database=os.path.join(folder, "nowhere", "users.db"))
+        self.assertRaises(DatabaseUnusableError, rehearse, nowhere)
+
+        open(self.path, "wb").close()
+        self.assertIsNone(rehearse(self.url))
+        self.assertEqual(os.path.getsize(self.path), 0)
+
+        shutil.copyfile(REFERENCE, self.path)
+        os.chmod(self.path, 0o644)
+        before = os.stat(self.path)
+        self.assertEqual(rehearse(self.url), 0)
+        after = os.stat(self.path)
+        self.assertEqual(
+            (after.st_mtime_ns, after.st_mode, os.listdir(folder)),
+            (before.st_mtime_ns, before.st_mode, ["users.db"]),
+        )
+        with open(self.path, "rb") as file, open(REFERENCE, "rb") as reference:
+            self.assertEqual(file.read(), reference.read())
+
+        os.remove(self.path)
+        execute(self.url, "CREATE TABLE songs (title TEXT)")
+        error = self.assertRaises(DatabaseUnusableError, rehearse, self.url)
+        self.assertIn("the database of another program", str(error))
 
     def test_missing_folder(self) -> None:
         """A folder that is not there is not created."""

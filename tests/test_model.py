@@ -384,7 +384,7 @@ def play(seed: int, steps: int, errors: Callable[[], list[str]]) -> tuple[int, s
     :param errors: returns the tracebacks that were logged since the last time
     :return: how many packets were sent, and what was wrong, if anything was
     """
-    server = MemoryServer(INVITATION_TIMEOUT)
+    server = MemoryServer(invitation_timeout=INVITATION_TIMEOUT)
     player = Player(Random(seed), server)
     end = player.end if seed % 2 else player.shut_down
     with patch.object(directory, "MAX_RECEIVED_INVITATIONS", player.room):

@@ -13,10 +13,18 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from chatserver.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD
+from chatserver.limits import (
+    CLOSE_TIMEOUT,
+    DRAIN_TIMEOUT,
+    HANDSHAKE_TIMEOUT,
+    LOGIN_TIMEOUT,
+    PACKETS_PER_TURN,
+    READ_AHEAD,
+    ConnectionLimits,
+)
 from chatserver.log import format_line
 from chatserver.packets import MAX_BODY, Command, Packet, encode
-from chatserver.protocol import ChatProtocol, describe_address
+from chatserver.protocol import ChatProtocol, address_of
 from tests.memory import MemoryClient, MemoryServer
 
 OK = Packet(Command.ACK, b"OK")
@@ -180,6 +188,64 @@ class ClosingTests(ServerCase):
         self.server.advance(0.125)
         self.assertFalse(client.transport.connected)
         self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_handshake_deadline_is_not_extended(self) -> None:
+        """One byte a second does not keep a connection whose handshake is not done."""
+        client = self.server.connect(handshake=False)
+        for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc":
+            client.transport.protocol.dataReceived(bytes([byte]))
+            self.server.advance(1)
+            self.assertTrue(client.transport.connected)
+        self.server.advance(HANDSHAKE_TIMEOUT - 9)
+        self.assertFalse(client.transport.connected)
+
+    def test_login_deadline(self) -> None:
+        """A client that does not log in hears TIMEOUT and the end, whatever else it sends."""
+        client = self.server.connect()
+        for _ in range(int(LOGIN_TIMEOUT) - 1):
+            self.server.advance(1)
+            client.send(UNKNOWN)
+        client.send_bytes(encode(LOGIN)[:5])
+        client.take()
+        self.assertTrue(client.transport.connected)
+        self.server.advance(1)
+        self.assertEqual(client.take(), [error("TIMEOUT")])
+        self.assertTrue(client.has_ended)
+        client.close()
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_login_deadline_while_logging_in(self) -> None:
+        """A login that is still not decided then does not count, though its account is there."""
+        self.server.authenticator.is_slow = True
+        client = self.server.connect()
+        client.send(LOGIN)
+        self.server.advance(LOGIN_TIMEOUT)
+        self.assertEqual(client.take(), [error("TIMEOUT")])
+        self.server.authenticator.decide()
+        self.server.authenticator.is_slow = False
+        bob = self.server.log_in("bob")
+        bob.send(Packet(Command.CHAT_REQUEST, b"alice"))
+        self.assertEqual(bob.take(), [error("NOPE")])
+
+    def test_no_login_deadline_after_login(self) -> None:
+        """Who has logged in may be quiet for ever."""
+        client = self.server.log_in("alice")
+        self.server.advance(2 * LOGIN_TIMEOUT)
+        client.send(UNKNOWN)
+        self.assertEqual(client.take(), [UNKN])
+
+    def test_no_limits(self) -> None:
+        """Each of the time-outs can be switched off."""
+        self.server = MemoryServer(ConnectionLimits(None, None, None, None, None, None))
+        shaking = self.server.connect(handshake=False)
+        nobody = self.server.connect()
+        _alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(_alice)
+        self.server.advance(1000)
+        for client in (shaking, nobody, _alice, bob):
+            self.assertTrue(client.transport.connected)
+        self.assertEqual(nobody.take(), [])
 
     def test_idle_connections_cost_no_timer(self) -> None:
         """A client that is logged in and quiet has no timer running."""
@@ -348,7 +414,7 @@ class BackPressureTests(ServerCase):
 
     def test_stall_timeout_option(self) -> None:
         """How long a client may take nothing is an option."""
-        self.server = MemoryServer(stall_timeout=10)
+        self.server = MemoryServer(ConnectionLimits(stall_timeout=10))
         alice, bob = self.open_chat()
         bob.stop_reading()
         alice.send(message(b"hello"))
@@ -391,6 +457,43 @@ class BackPressureTests(ServerCase):
         bob.start_reading()
         self.assertFalse(bob.transport.connected)
         self.assertEqual(len(bob.take()), delivered)
+
+    def test_drain(self) -> None:
+        """When the server goes down, a slow reader gets all that was acknowledged, then SHUTDOWN.
+
+        It has until the drain time-out, which is longer than other closing takes.
+        """
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        count = self.push(alice)
+        fired: list[Any] = []
+        self.server.factory.shut_down().addCallback(fired.append)
+        self.server.advance(DRAIN_TIMEOUT - 1)
+        answers = alice.take()
+        self.assertEqual(answers.pop(), error("SHUTDOWN"))
+        self.assertEqual(answers, [OK] * len(answers))
+        alice.close()
+        bob.start_reading()
+        heard = bob.take()
+        self.assertEqual(heard.pop(), error("SHUTDOWN"))
+        self.assertEqual(len(heard), len(answers))
+        self.assertLessEqual(len(answers), count)
+        self.assertTrue(bob.has_ended)
+        self.assertEqual(fired, [])
+        bob.close()
+        self.assertEqual(fired, [None])
+
+    def test_drain_timeout(self) -> None:
+        """Who takes nothing is cut off at the drain time-out."""
+        alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(alice)
+        fired: list[Any] = []
+        self.server.factory.shut_down().addCallback(fired.append)
+        self.server.advance(DRAIN_TIMEOUT - 0.125)
+        self.assertEqual(fired, [])
+        self.server.advance(0.125)
+        self.assertEqual(fired, [None])
 
     def test_goodbye_without_reading(self) -> None:
         """Who says goodbye and does not read on is cut off."""
@@ -578,7 +681,7 @@ class LogTests(ServerCase):
             IPv6Address("TCP", "fe80::1%eth0", 5),
         ]
         self.assertEqual(
-            [describe_address(address) for address in addresses],
+            [str(address_of(address)) for address in addresses],
             ["192.0.2.1:5", "192.0.2.1:5", "[2001:db8::1]:5", "[fe80::1%eth0]:5"],
         )
-        self.assertIn("/run/chat", describe_address(UNIXAddress("/run/chat")))
+        self.assertIn("/run/chat", str(address_of(UNIXAddress("/run/chat"))))

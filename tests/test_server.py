@@ -8,6 +8,7 @@ import select
 import shutil
 import socket
 import sqlite3
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,15 @@ from tests.databases import (
 
 OK = Packet(Command.ACK, b"OK")
 EXIT = Packet(Command.ERROR, b"EXIT")
+
+
+NO_LIMITS = (
+    "--registrations=0",
+    "--failed-logins=0",
+    "--invitations=0",
+    "--connections-per-address=0",
+)
+"""For tests that seem to be one busy address."""
 
 
 def error(code: str) -> Packet:
@@ -85,6 +95,7 @@ class ServerCase(TestCase):
             f"--database={self.url.render_as_string(hide_password=False)}",
             f"--certificate={folder}/server.crt",
             f"--private-key={folder}/server.key",
+            *NO_LIMITS,
             *self.OPTIONS,
         ])  # fmt: skip
         service = makeService(parsed, reactor)
@@ -339,6 +350,163 @@ class NetworkTests(ServerCase):
         stopping.join(TIMEOUT)
         self.assertFalse(stopping.is_alive())
         self.assertRaises(ConnectionRefusedError, Client, port)
+
+
+class LimitTests(ServerCase):
+    """With limits that a test can reach."""
+
+    OPTIONS = (
+        "--registrations=3/minute",
+        "--failed-logins=2/minute",
+        "--invitations=4/minute",
+        "--connections-per-address=3",
+    )
+
+    @in_thread
+    def test_registrations(self: Any) -> None:
+        """Past the rate Register hears SLOWDOWN, malformed ones aside; Login still works."""
+        client = self.register("alice")
+        client.close()
+        client = self.connect()
+        self.assertEqual(client.ask(Command.REGISTER, b"bob"), error("BADF"))
+        for _ in range(2):
+            self.assertEqual(client.ask(Command.REGISTER, b"alice:password"), error("USER!"))
+        self.assertEqual(client.ask(Command.REGISTER, b"bob:password"), error("SLOWDOWN"))
+        self.assertEqual(client.ask(Command.LOGIN, b"alice:password"), OK)
+
+    @in_thread
+    def test_failed_logins(self: Any) -> None:
+        """Past the rate Login hears SLOWDOWN, the right password or not, and stays connected.
+
+        From another address the account's owner comes in.
+        """
+        self.register("alice").close()
+        client = self.connect()
+        for _ in range(2):
+            self.assertEqual(client.ask(Command.LOGIN, b"alice:passwort"), error("AUTH!"))
+        for _ in range(2):
+            self.assertEqual(client.ask(Command.LOGIN, b"alice:password"), error("SLOWDOWN"))
+        if socket.has_dualstack_ipv6():
+            owner = self.connect("::1")
+            self.assertEqual(owner.ask(Command.LOGIN, b"alice:password"), OK)
+        self.assertEqual(self.connect().ask(Command.LOGIN, b"b:passwort"), error("SLOWDOWN"))
+
+    @in_thread
+    def test_invitations(self: Any) -> None:
+        """Past the rate an invitation hears SLOWDOWN, whether the others were delivered or not."""
+        alice, _bob = self.register("alice"), self.register("bob")
+        for name, answer in (
+            (b"bob", Packet(Command.ACK, b"SENT")),
+            (b"nobody", error("NOPE")),
+            (b"alice", error("SELF")),
+            (b"bob", Packet(Command.ACK, b"SENT")),
+            (b"bob", error("SLOWDOWN")),
+            (b"nobody", error("SLOWDOWN")),
+        ):
+            self.assertEqual(alice.ask(Command.CHAT_REQUEST, name), answer)
+        self.assertEqual(alice.ask(Command.FIND_PEER, b"bob"), error("SLOWDOWN"))
+
+    @in_thread
+    def test_connections_per_address(self: Any) -> None:
+        """Past the number a connection is closed before TLS; when another goes there is room."""
+        clients = [self.connect() for _ in range(3)]
+        port = self.service.port.getHost().port
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as surplus:
+            self.assertEqual(surplus.recv(1), b"")
+        clients.pop().close()
+        for _ in range(1000):  # Until the server has noticed.
+            try:
+                clients.append(self.connect())
+                break
+            except (ConnectionError, ssl.SSLError):
+                pass
+        self.assertEqual(len(clients), 3)
+        self.assertEqual(clients[-1].ask(0x7F), error("UNKN"))
+
+
+class TimeoutTests(ServerCase):
+    """With time-outs that a test can wait for."""
+
+    OPTIONS = ("--login-timeout=0.5", "--handshake-timeout=0.5")
+
+    @in_thread
+    def test_login_timeout(self: Any) -> None:
+        """Who does not log in hears TIMEOUT and the end. Who has logged in stays."""
+        alice = self.register("alice")
+        nobody = self.connect()
+        self.assertEqual(nobody.receive(), error("TIMEOUT"))
+        self.assertIsNone(nobody.receive())
+        self.assertEqual(alice.ask(0x7F), error("UNKN"))
+
+    @in_thread
+    def test_handshake_timeout(self: Any) -> None:
+        """Who does not finish the handshake is closed without a word."""
+        port = self.service.port.getHost().port
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as silent:
+            silent.sendall(b"\x16\x03\x01")
+            self.assertRaises(ConnectionResetError, silent.recv, 1)
+
+
+class FullTests(ServerCase):
+    """With room for two connections, and registration closed."""
+
+    OPTIONS = ("--max-connections=2", "--registration=closed")
+
+    @in_thread
+    def test_full(self: Any) -> None:
+        """Past the number nobody gets in, and who is in goes on."""
+        clients = [self.connect(), self.connect()]
+        port = self.service.port.getHost().port
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as surplus:
+            self.assertEqual(surplus.recv(1), b"")
+        for client in clients:
+            self.assertEqual(client.ask(0x7F), error("UNKN"))
+
+    @in_thread
+    def test_closed_registration(self: Any) -> None:
+        """Register hears CLOSED, whatever is in it."""
+        client = self.connect()
+        for body in (b"alice:password", b"nonsense"):
+            self.assertEqual(client.ask(Command.REGISTER, body), error("CLOSED"))
+        self.assertEqual(client.ask(Command.LOGIN, b"alice:password"), error("AUTH!"))
+
+
+class ProxyTests(ServerCase):
+    """Behind a proxy that says where the clients are."""
+
+    OPTIONS = (
+        "--port=haproxy:tcp:0:interface=127.0.0.1",
+        "--connections-per-address=1",
+        "--failed-logins=1/minute",
+    )
+
+    def connect_from(self, header: bytes) -> Client:
+        """Return a client for whom a proxy has sent `header`."""
+        client = Client(self.service.port.getHost().port, greeting=header)
+        self.addCleanup(client.close)
+        return client
+
+    @in_thread
+    def test_addresses(self: Any) -> None:
+        """Clients are counted by the address in the header, of either version."""
+        one = self.connect_from(b"PROXY TCP4 192.0.2.1 192.0.2.9 50000 5555\r\n")
+        self.assertRaises(
+            (ConnectionError, ssl.SSLError),
+            self.connect_from,
+            b"PROXY TCP4 192.0.2.1 192.0.2.9 50001 5555\r\n",
+        )
+        version_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(
+            [192, 0, 2, 2, 192, 0, 2, 9, 0xC3, 0x50, 0x15, 0xB3]
+        )
+        two = self.connect_from(version_2)
+        self.assertEqual(one.ask(Command.LOGIN, b"alice:wrong"), error("AUTH!"))
+        self.assertEqual(one.ask(Command.LOGIN, b"alice:wrong"), error("SLOWDOWN"))
+        self.assertEqual(two.ask(Command.LOGIN, b"bob:wrong"), error("AUTH!"))
+
+    @in_thread
+    def test_no_header(self: Any) -> None:
+        """Who comes past the proxy is closed."""
+        self.assertRaises((ConnectionError, ssl.SSLError), self.connect)
 
 
 class StallTests(ServerCase):

@@ -1,0 +1,153 @@
+"""Tests for `chatserver.factory` and `chatserver.proxied`: how many connections there may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from chatserver.factory import ChatFactory
+from chatserver.limits import ConnectionLimits
+from chatserver.proxied import ProxiedFactory
+from chatserver.testing import server_certificate
+from chatserver.tls import TLSTransport, add_tls
+
+PROXY = IPv4Address("TCP", "10.0.0.1", 1)
+
+
+def ipv4(number: int) -> IPv4Address:
+    return IPv4Address("TCP", f"192.0.2.{number}", 50000)
+
+
+class CountingCase(TestCase):
+    """A test with a factory, and TLS on it, whose connections are counted."""
+
+    def make_factory(self, **limits: Any) -> None:
+        """Make a factory with `limits`."""
+        self.clock = Clock()
+        nobody: Any = None
+        online: Any = type("Online", (), {"close": lambda _: None})()
+        self.chat_factory = ChatFactory(nobody, online, self.clock, ConnectionLimits(**limits))
+        self.factory: Any = add_tls(self.chat_factory, server_certificate().tls_options, self.clock)
+
+    def come(self, address: IAddress) -> StringTransport | None:
+        """Return the transport of a client at `address`, or None if it is not taken."""
+        protocol = self.factory.buildProtocol(address)
+        if protocol is None:
+            return None
+        transport = StringTransport(peerAddress=address)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        return transport
+
+    def go(self, transport: StringTransport | None) -> None:
+        """Let the client of `transport` go."""
+        assert transport is not None
+        transport.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class ConnectionsTests(CountingCase):
+    """Connections that come directly."""
+
+    def test_per_address(self) -> None:
+        """An address may have so many; when one goes, another may come. Others are not touched."""
+        self.make_factory(per_address=2)
+        clients = [self.come(ipv4(1)), self.come(IPv6Address("TCP", "::ffff:192.0.2.1", 1))]
+        self.assertIsNone(self.come(ipv4(1)))
+        self.assertIsNotNone(self.come(ipv4(2)))
+        self.go(clients[0])
+        self.assertIsNotNone(self.come(ipv4(1)))
+        self.assertIsNone(self.come(ipv4(1)))
+
+    def test_ipv6(self) -> None:
+        """IPv6 is counted by /64."""
+        self.make_factory(per_address=1)
+        self.assertIsNotNone(self.come(IPv6Address("TCP", "2001:db8::1", 1)))
+        self.assertIsNone(self.come(IPv6Address("TCP", "2001:db8::ffff:1", 1)))
+        self.assertIsNotNone(self.come(IPv6Address("TCP", "2001:db8:0:1::1", 1)))
+
+    def test_unix(self) -> None:
+        """Who comes through a UNIX socket is not counted by address."""
+        self.make_factory(per_address=1)
+        self.assertIsNotNone(self.come(UNIXAddress("")))
+        self.assertIsNotNone(self.come(UNIXAddress("")))
+
+    def test_total(self) -> None:
+        """There are so many connections in all."""
+        self.make_factory(total=2)
+        clients = [self.come(ipv4(number)) for number in (1, 2)]
+        self.assertIsNone(self.come(ipv4(3)))
+        self.go(clients[0])
+        self.assertIsNotNone(self.come(ipv4(3)))
+
+    def test_no_limit(self) -> None:
+        """Both can be switched off."""
+        self.make_factory(per_address=None, total=None)
+        self.assertNotIn(None, [self.come(ipv4(1)) for _ in range(200)])
+
+    def test_nothing_is_kept(self) -> None:
+        """An address whose connections have gone is forgotten."""
+        self.make_factory()
+        for number in range(10):
+            self.go(self.come(ipv4(number)))
+        self.assertEqual(len(self.chat_factory._by_network), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ProxiedTests(CountingCase):
+    """Connections that come through a proxy."""
+
+    def make_factory(self, **limits: Any) -> None:
+        """Make a factory, with Twisted's reader of the header on top."""
+        super().make_factory(**limits)
+        listening: Any = type("Listening", (), {"listen": lambda _, factory: factory})()
+        inner = ProxiedFactory(self.factory, self.clock, 10)
+        self.factory = proxyEndpoint(listening).listen(inner)
+
+    def come_through(self, header: bytes) -> StringTransport:
+        """Return the transport of a client behind a proxy, which sends `header`."""
+        transport = self.come(PROXY)
+        assert transport is not None
+        transport.protocol.dataReceived(header)
+        return transport
+
+    def header(self, number: int) -> bytes:
+        """Return the header for a client, and the first byte of what that sends."""
+        return b"PROXY TCP4 192.0.2.%d 10.0.0.1 50000 5555\r\n\x16" % number
+
+    def test_per_address(self) -> None:
+        """Clients are counted by the address in the header, and not by the proxy's."""
+        self.make_factory(per_address=1)
+        first, second, third = (self.come_through(self.header(number)) for number in (1, 2, 1))
+        self.assertEqual([each.disconnecting for each in (first, second)], [False, False])
+        self.assertTrue(third.disconnected)
+        self.assertIsInstance(first.protocol.wrappedProtocol, TLSTransport)
+        addresses = {str(each.address) for each in self.chat_factory._connections}
+        self.assertEqual(addresses, {"192.0.2.1:50000", "192.0.2.2:50000"})
+        self.go(first)
+        self.assertFalse(self.come_through(self.header(1)).disconnected)
+
+    def test_no_header(self) -> None:
+        """What begins with anything else is closed."""
+        self.make_factory()
+        self.assertTrue(self.come_through(b"\x16\x03\x01" + bytes(20)).disconnecting)
+        self.assertEqual(len(self.chat_factory._connections), 0)
+
+    def test_deadline(self) -> None:
+        """A proxy that says nothing is cut off; one that has gone leaves nothing behind."""
+        self.make_factory()
+        silent, gone = self.come(PROXY), self.come(PROXY)
+        assert silent is not None
+        self.go(gone)
+        self.clock.advance(9)
+        self.assertFalse(silent.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(silent.disconnected)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
