@@ -48,6 +48,10 @@ INVITATIONS = "30/minute"
 """Invitations of one connection: one every two seconds is more than people send, and what others
 get of them can still be read."""
 
+ACCEPT_PAUSE = 1.0
+"""Seconds that a port rests when accept fails: to try again costs nothing then, and who waits
+still does."""
+
 STALL_LOOKS = 10
 """Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
 

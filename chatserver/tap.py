@@ -17,6 +17,7 @@ from twisted.python.components import Componentized
 from twisted.python.usage import Options as TwistedOptions
 
 from chatserver import __version__
+from chatserver.accepting import AcceptRest
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
 from chatserver.database import Store, make_engine, parse_url, prepare
@@ -200,6 +201,7 @@ class ChatService(Service):
     ) -> None:
         self._reactor = reactor
         self.port = port
+        self._accept_rest = AcceptRest(port, reactor)
         self._certificate = certificate
         self._factory = factory
         self._accounts = accounts
@@ -223,6 +225,7 @@ class ChatService(Service):
         # Now and not once the reactor runs: a daemon's command returns in between, and whoever
         # gave it may send the signal at once, which without a handler ends the process.
         self._hang_up.start()
+        self._accept_rest.start()
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
 
@@ -263,6 +266,7 @@ class ChatService(Service):
             # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+        self._accept_rest.stop()
         try:
             yield maybeDeferred(self.port.stopListening)
             yield self._factory.shut_down()

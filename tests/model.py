@@ -26,8 +26,11 @@ OF_THE_REFERENCE = (Command.ACK, Command.ERROR, Command.FIND_PEER)
 
 @dataclass(eq=False)
 class Client:
-    """One connection: the name that it has logged in with, and all that it has heard."""
+    """One connection: until when it has to log in, the name that it has logged in with, and all
+    that it has heard.
+    """
 
+    login_deadline: float
     name: bytes | None = None
     is_over: bool = False
     heard: list[tuple[int, bytes]] = field(default_factory=list)
@@ -54,13 +57,19 @@ class Model:
     :param room: how many invitations may wait at one user
     :param invitation_timeout: seconds that an invitation waits for its answer
     :param password: the password of every account
+    :param login_timeout: seconds that a client has to log in
     """
 
-    def __init__(self, room: int, invitation_timeout: float, password: bytes) -> None:
+    def __init__(
+        self, room: int, invitation_timeout: float, password: bytes, login_timeout: float
+    ) -> None:
         self.room = room
         self.invitation_timeout = invitation_timeout
         self.password = password
+        self.login_timeout = login_timeout
         self.now = 0.0
+        self.unknown: list[Client] = []
+        """Who has not logged in yet, or never did."""
         self.online: dict[bytes, Client] = {}
         self.partners: dict[bytes, bytes] = {}
         """Who is in a chat, and with whom. Both of them are in it."""
@@ -71,13 +80,17 @@ class Model:
 
     def connect(self) -> Client:
         """Return the connection of a new client."""
-        return Client()
+        client = Client(self.now + self.login_timeout)
+        self.unknown.append(client)
+        return client
 
     def disconnect(self, client: Client) -> None:
         """The connection of `client` ends, for whatever reason."""
         if client.name is not None:
             self._go_offline(client.name)
-        client.name = None
+            client.name = None
+        elif not client.is_over:
+            self.unknown.remove(client)
         client.is_over = True
 
     def bad_packet(self, client: Client) -> None:
@@ -86,13 +99,31 @@ class Model:
             client.hear(Command.ERROR, b"BADPACKET")
             self.disconnect(client)
 
+    def shut_down(self, clients: list[Client]) -> None:
+        """The server goes down: everybody who is connected is told that, and nothing else."""
+        for client in clients:
+            if not client.is_over:
+                client.hear(Command.ERROR, b"SHUTDOWN")
+                client.name = None
+                client.is_over = True
+        self.unknown.clear()
+        self.online.clear()
+        self.partners.clear()
+        self.invitations.clear()
+
     def pass_time(self, seconds: float) -> None:
-        """Time passes: invitations that have not been answered end."""
+        """Time passes: invitations that have not been answered end, and so do the connections of
+        those who have not logged in.
+        """
         self.now += seconds
         for invitation in self.invitations:
             if not invitation.is_gone and invitation.deadline <= self.now:
                 invitation.is_gone = True
                 self._tell(invitation.inviter, Command.ERROR, b"TIMEOUT")
+        for client in list(self.unknown):
+            if client.login_deadline <= self.now:
+                client.hear(Command.ERROR, b"TIMEOUT")
+                self.disconnect(client)
 
     def packet(self, client: Client, command: int, body: bytes) -> None:
         """`client` sends a packet. What comes behind the end of its connection is thrown away."""
@@ -158,6 +189,7 @@ class Model:
         if older is not None:
             self.disconnect(older)
             older.hear(Command.ERROR, b"REPLACED")
+        self.unknown.remove(client)
         self.online[name] = client
         client.name = name
         client.hear(Command.ACK, b"OK")

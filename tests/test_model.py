@@ -1,23 +1,22 @@
 """Random conversations, over whole connections in memory, beside the model of the rules.
 
-The suite plays a few. To play more, 400 steps with each of the seeds 1 to 5000::
-
-    python -m tests.test_model 1 5000 400
-
-It stops at the first that fails. A seed plays the same steps each time, however many of them.
+The suite plays a few, and those in `tests/corpus`; `tests.fuzz` plays millions. A seed plays the
+same steps each time, however many of them.
 """
 
 from __future__ import annotations
 
-import sys
 import traceback
-import unittest
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 from twisted.trial.unittest import TestCase
 
 from chatserver import directory
+from chatserver.limits import LOGIN_TIMEOUT
 from chatserver.packets import MAGIC, Command, Packet, encode
 from tests.memory import MemoryClient, MemoryServer
 from tests.model import DECLINING, INVITING, LONGEST_BODY, Client, Model
@@ -25,6 +24,9 @@ from tests.scripts import NAMES
 
 SEEDS = range(1, 7)
 STEPS = 300
+CORPUS = Path(__file__).parent / "corpus"
+"""Each file is a seed and how many steps of it to play, in one line."""
+
 SHOWN_STEPS = 12
 """How many of the last steps a failure shows."""
 
@@ -51,6 +53,12 @@ OUTSIDE_CHAT = {
 
 IN_CHAT = OUTSIDE_CHAT | {Command.MESSAGE: 20, Command.EXIT_CHAT: 8}
 
+MOST_UNREAD = 40_000
+"""Bytes that may wait for one who does not read. At 64 KiB the server would do something."""
+
+MOST_SILENCE = 30.0
+"""Seconds that somebody may be without reading. Some more, and the server would cut them off."""
+
 NO_USERS = (b"", b"", b"nobody", b"\xff")
 """Names that nobody has. To the commands that answer an invitation, empty is the newest."""
 
@@ -58,20 +66,28 @@ NO_USERS = (b"", b"", b"nobody", b"\xff")
 class Player:
     """Plays random steps to a server and to the model, and compares what is heard.
 
-    :param seed: what all that is random follows from
+    :param source: what all that is random follows from
     :param server: where the steps are played. It is new, its invitations end after
         `INVITATION_TIMEOUT`, and as many may wait at one user as `room` says.
     """
 
-    def __init__(self, seed: int, server: MemoryServer) -> None:
-        self._random = Random(seed)
+    def __init__(self, source: Random, server: MemoryServer) -> None:
+        self._random = source
         self._server = server
         self._users = USERS[: self._random.randint(3, len(USERS))]
         self.room = self._random.choice([1, 2, 3, 32])
-        self._model = Model(self.room, INVITATION_TIMEOUT, PASSWORD)
+        self._model = Model(self.room, INVITATION_TIMEOUT, PASSWORD, LOGIN_TIMEOUT)
         self._clients: dict[int, tuple[MemoryClient, Client]] = {}
         self._next_number = 1
         self._left: set[int] = set()
+        self._silent: dict[int, float] = {}
+        """Who does not read just now, and for how many seconds."""
+        self._queued: dict[int, deque[tuple[int, bytes] | None]] = {}
+        """What clients sent that waits behind a login; None stands for what is no packet."""
+        self._undecided: list[int] = []
+        """Whose logins are being worked on, as the server began them."""
+        self.packets = 0
+        """How many packets the clients have sent."""
         self.steps: list[str] = [f"{len(self._users)} users, room for {self.room} invitations"]
         """What was played, for people to read."""
 
@@ -87,6 +103,11 @@ class Player:
             self._disconnect: 2,
             self._send_bad_packet: 1,
             self._let_time_pass: 8,
+            self._stop_reading: 3,
+            self._read_again: 3 if self._silent else 0,
+            self._slow_down: 0 if self._server.authenticator.is_slow else 2,
+            self._decide: 12 if self._undecided else 0,
+            self._come_without_tls: 1,
             self._send: 80,
         }
         (action,) = self._random.choices(list(actions), list(actions.values()))
@@ -98,7 +119,10 @@ class Player:
     def compare(self) -> list[str]:
         """Return the differences in what the clients heard since the last time."""
         differences = []
+        self._let_full_ones_read()
         for number, (client, modelled) in list(self._clients.items()):
+            if number in self._silent and number not in self._left:
+                continue  # It hears later what it has to hear by then.
             heard = [(packet.command, packet.body) for packet in client.take()]
             expected, modelled.heard = modelled.heard, []
             # Who leaves can't count on the last answers.
@@ -117,6 +141,19 @@ class Player:
         """Let all clients disconnect."""
         for number in list(self._clients):
             self._disconnect(number)
+        while self._undecided:  # The outcome of a login whose connection is gone is dropped.
+            self._decide()
+
+    def shut_down(self) -> None:
+        """Let the server go down: everybody hears it, and nothing else. They close then."""
+        while self._undecided:
+            self._decide()
+        for number in list(self._silent):
+            self._read_again(number)
+        self._note("the server goes down")
+        self._model.shut_down([modelled for _, modelled in self._clients.values()])
+        self._server.factory.shut_down()
+        self._server.run()
 
     def _log_in(self) -> None:
         """Connect a client, and mostly log in, mostly somebody who is not online."""
@@ -129,6 +166,59 @@ class Player:
             names = absent if absent and self._is_likely(0.8) else self._users
             name = self._random.choice(names)
             self._write(number, [(Command.LOGIN, name + b":" + PASSWORD)])
+
+    def _stop_reading(self) -> None:
+        """Somebody reads no more, for a while."""
+        number = self._any_client()
+        if number not in self._silent:
+            self._note(f"{self._who(number)} reads no more")
+            self._silent[number] = 0.0
+            self._clients[number][0].stop_reading()
+
+    def _read_again(self, number: int | None = None) -> None:
+        """Somebody who did not read reads again."""
+        number = self._random.choice(list(self._silent)) if number is None else number
+        self._note(f"{self._who(number)} reads again")
+        del self._silent[number]
+        self._clients[number][0].start_reading()
+
+    def _let_full_ones_read(self) -> None:
+        """Let those read for whom the server would do something soon, or has ended."""
+        for number, seconds in list(self._silent.items()):
+            modelled = self._clients[number][1]
+            waiting = sum(len(body) + 40 for _, body in modelled.heard)
+            if waiting > MOST_UNREAD or seconds > MOST_SILENCE or modelled.is_over:
+                self._read_again(number)
+
+    def _slow_down(self) -> None:
+        """From now on logins take their time."""
+        self._note("logins take their time")
+        self._server.authenticator.is_slow = True
+
+    def _decide(self) -> None:
+        """The login that was begun first is decided. If it was the last, logins are quick again."""
+        number = self._undecided.pop(0)
+        self._server.authenticator.is_slow = bool(self._undecided) or self._is_likely(0.5)
+        self._server.authenticator.decide()
+        if number in self._clients:
+            self._note(f"the login of {self._who(number)} is decided")
+            _, modelled = self._clients[number]
+            login = self._queued[number].popleft()
+            assert login is not None
+            self._model.packet(modelled, *login)
+            self._model_queued(number)
+        self._server.run()
+
+    def _come_without_tls(self) -> None:
+        """Somebody connects who does not speak TLS, or stops in the midst of the handshake."""
+        client = self._server.connect(handshake=False)
+        garbage = self._random.choice([b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02", MAGIC])
+        self._note(f"somebody connects and sends {garbage!r}")
+        if garbage:
+            client.transport.protocol.dataReceived(garbage)
+        self._server.run()
+        client.reset()
+        self._server.connections.remove(client)
 
     def _disconnect(self, number: int | None = None) -> None:
         """End a connection, in one of three ways, perhaps in the midst of a packet."""
@@ -158,36 +248,64 @@ class Player:
         wrong_crc = encode(Packet(Command.EXIT_CHAT))[:-4] + b"0000"
         bad = self._random.choice([b"XXXX", b"MAGX", MAGIC[::-1], wrong_crc])
         unread = encode(Packet(Command.FIND_PEER, self._random.choice(self._users)))
-        self._write(number, self._packets(number, 0, 1, 2), bad + unread)
+        self._write(number, [*self._packets(number, 0, 1, 2), None], bad + unread)
         self._note(f"{self._who(number)} sends no packet: {bad!r}")
-        self._model.bad_packet(self._clients[number][1])
 
     def _let_time_pass(self) -> None:
         """Let time pass, now and then until all invitations have timed out."""
         seconds = self._random.choice([0.125, 1.0, 2.0, 4.0, INVITATION_TIMEOUT])
         self._note(f"{seconds} s pass")
+        for silent in list(self._silent):
+            self._silent[silent] += seconds
+            # Else it might be cut off in the midst of that time, before it has read TIMEOUT.
+            modelled = self._clients[silent][1]
+            if modelled in self._model.unknown:
+                self._read_again(silent)
         self._model.pass_time(seconds)
         self._server.advance(seconds)
 
     def _send(self) -> None:
         """Let somebody send packets."""
         number = self._any_client()
-        self._write(number, self._packets(number, 1, 1, 1, 2, 4))
+        self._write(number, self._packets(number, 1, 1, 1, 2, 4, 20))
 
     # --- What the steps are made of -------------------------------------------------------
 
-    def _write(self, number: int, packets: list[tuple[int, bytes]], rest: bytes = b"") -> None:
-        """Send `packets` and the bytes of `rest`, in one piece or several."""
-        client, modelled = self._clients[number]
+    def _write(self, number: int, sent: list[tuple[int, bytes] | None], rest: bytes = b"") -> None:
+        """Send packets and the bytes of `rest`, in one piece or several.
+
+        None at the end of `sent` says that `rest` begins with what is no packet.
+        """
+        client, _ = self._clients[number]
+        packets = [packet for packet in sent if packet is not None]
+        self.packets += len(packets)
         if packets:
             self._note(f"{self._who(number)} sends {describe(*packets)}")
-        for command, body in packets:
-            self._model.packet(modelled, command, body)
+        self._queued.setdefault(number, deque()).extend(sent)
+        if number not in self._undecided:
+            self._model_queued(number)
         data = b"".join(encode(Packet(*packet)) for packet in packets) + rest
         pieces = self._random.choice([1, 1, 1, 2, 3])
         cuts = sorted(self._random.randint(0, len(data)) for _ in range(pieces - 1))
         for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
             client.send_bytes(data[begin:end])
+
+    def _model_queued(self, number: int) -> None:
+        """Give the model what a client has sent, up to a login that takes its time."""
+        _, modelled = self._clients[number]
+        queued = self._queued[number]
+        while queued:
+            packet = queued[0]
+            is_login = packet is not None and packet[0] in (Command.REGISTER, Command.LOGIN)
+            is_asked = is_login and modelled.name is None and not modelled.is_over
+            if is_asked and self._server.authenticator.is_slow:
+                self._undecided.append(number)
+                return
+            queued.popleft()
+            if packet is None:
+                self._model.bad_packet(modelled)
+            else:
+                self._model.packet(modelled, *packet)
 
     def _packets(self, number: int, *counts: int) -> list[tuple[int, bytes]]:
         """Return random packets of a client, as many as one of `counts` says."""
@@ -221,7 +339,9 @@ class Player:
 
     def _text(self) -> bytes:
         """Return what somebody says, now and then as long as it may just be, or too long."""
-        if self._is_likely(0.05):
+        # Not behind a login: the server would read no more, and so not notice who leaves.
+        is_read = not (self._silent or self._server.authenticator.is_slow)
+        if is_read and self._is_likely(0.05):
             longest = LONGEST_BODY - len(self._random.choice(self._users) + b": ")
             return b"x" * self._random.choice([longest, longest + 1])
         return self._random.choice([b"hi", b"hi", b"/exit", b"/exit ", b"", b"a: \x00\xff"])
@@ -235,6 +355,7 @@ class Player:
     def _forget(self, number: int) -> None:
         """Close the connection, as a client does when the server has, and have done with it."""
         client, _ = self._clients.pop(number)
+        self._silent.pop(number, None)
         client.close()
         self._server.connections.remove(client)
 
@@ -256,39 +377,63 @@ def describe(*packets: tuple[int, bytes]) -> str:
     return " + ".join(shown) or "nothing"
 
 
-class RandomCase(TestCase):
-    """A test that plays random steps."""
+def play(seed: int, steps: int, errors: Callable[[], list[str]]) -> tuple[int, str | None]:
+    """Play `steps` steps. In the end all clients disconnect or, if `seed` is even, the server
+    goes down.
 
-    def play(self, seed: int, steps: int) -> None:
-        """Play `steps` steps, and let all clients disconnect in the end."""
-        server = MemoryServer(invitation_timeout=INVITATION_TIMEOUT)
-        player = Player(seed, server)
-        self.patch(directory, "MAX_RECEIVED_INVITATIONS", player.room)
+    :param errors: returns the tracebacks that were logged since the last time
+    :return: how many packets were sent, and what was wrong, if anything was
+    """
+    server = MemoryServer(invitation_timeout=INVITATION_TIMEOUT)
+    player = Player(Random(seed), server)
+    end = player.end if seed % 2 else player.shut_down
+    with patch.object(directory, "MAX_RECEIVED_INVITATIONS", player.room):
         for number in range(1, steps + 2):
             try:
-                player.step() if number <= steps else player.end()
+                player.step() if number <= steps else end()
                 faults = player.compare()
             except Exception:
                 faults = [traceback.format_exc()]
-            faults += [error.getTraceback() for error in self.flushLoggedErrors()]
+            faults += errors()
             if number > steps:
+                if server.factory.shut_down().called is False:
+                    faults.append("connections are left at the server")
                 faults += [f"left on the clock: {call}" for call in server.clock.getDelayedCalls()]
             if faults:
                 first, *others = player.steps
-                played = "\n".join([first, *others[-SHOWN_STEPS:]])
-                self.fail(f"seed {seed}, step {number}, after\n{played}\n\n" + "\n".join(faults))
+                played = "\n".join([first, *others[-SHOWN_STEPS:], "", *faults])
+                return player.packets, f"seed {seed}, step {number}, after\n{played}"
+    return player.packets, None
 
 
-class RandomTests(RandomCase):
+class RandomTests(TestCase):
     """Random conversations."""
+
+    def play(self, seed: int, steps: int) -> None:
+        """Play `steps` steps, and fail if anything is wrong."""
+
+        def errors() -> list[str]:
+            return [error.getTraceback() for error in self.flushLoggedErrors()]
+
+        _, fault = play(seed, steps, errors)
+        if fault is not None:
+            self.fail(fault)
 
     def test_rules(self) -> None:
         """Every client hears, in its order, what the rules say, whatever the clients do.
 
-        No error is logged meanwhile, and nothing is left to do when all have disconnected.
+        No error is logged meanwhile. When all have disconnected, or the server has gone down, it
+        has no connection and nothing to do.
         """
         for seed in SEEDS:
             self.play(seed, STEPS)
+
+    def test_corpus(self) -> None:
+        """Nor do the seeds that have found something, or have come where few come."""
+        seeds = sorted(CORPUS.glob("*.txt"))
+        self.assertNotEqual(seeds, [])
+        for path in seeds:
+            self.play(*map(int, path.read_text().split()))
 
     def test_failure(self) -> None:
         """A difference is told with the seed, the step, and what was played before it."""
@@ -297,28 +442,3 @@ class RandomTests(RandomCase):
         self.assertRegex(str(error), r"^seed 1, step \d+, after\n")
         told = r"s pass\n\nclient \d+, \w+, heard Error 'TIMEOUT', not nothing"
         self.assertRegex(str(error), told)
-
-
-class OneSeed(RandomCase):
-    """The steps of one seed, for the long run."""
-
-    def __init__(self, seed: int, steps: int) -> None:
-        super().__init__()
-        self._seed = seed
-        self._steps = steps
-
-    def runTest(self) -> None:
-        """Every client hears what the rules say."""
-        self.play(self._seed, self._steps)
-
-
-def main() -> None:
-    """Play as many seeds and steps as the command line says."""
-    first, last, steps = map(int, sys.argv[1:])
-    suite = unittest.TestSuite(OneSeed(seed, steps) for seed in range(first, last + 1))
-    result = unittest.TextTestRunner(failfast=True).run(suite)
-    sys.exit(not result.wasSuccessful())
-
-
-if __name__ == "__main__":
-    main()

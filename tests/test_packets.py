@@ -1,6 +1,7 @@
 """Tests for `chatserver.packets`."""
 
 from itertools import pairwise
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from chatserver.packets import (
     PacketDecoder,
     encode,
 )
+from tests import streams
 
 PACKETS = st.builds(Packet, st.integers(0, 255), st.binary(max_size=300))
 
@@ -146,15 +148,12 @@ class DecoderTests(TestCase):
     def test_any_bytes(self, pieces: list[bytes]) -> None:
         """Any bytes give packets, or the one error, however they are cut; never anything else."""
 
-        def outcome(*pieces: bytes) -> tuple[list[Packet], bool]:
-            decoder, packets = PacketDecoder(), []
-            for piece in pieces:
-                decoder.feed(piece)
-                try:
-                    while (packet := decoder.next_packet()) is not None:
-                        packets.append(packet)
-                except BadPacketError:
-                    return packets, True
-            return packets, False
+        stream = b"".join(pieces)
+        self.assertEqual(streams.decode(pieces), streams.parse(stream))
 
-        self.assertEqual(outcome(*pieces), outcome(b"".join(pieces)))
+    def test_broken_streams(self) -> None:
+        """Streams of packets that were changed give what a parser of the whole stream finds."""
+        source = Random(1)
+        for _ in range(300):
+            stream = streams.random_stream(source)
+            self.assertEqual(streams.decode(streams.cut(source, stream)), streams.parse(stream))

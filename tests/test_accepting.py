@@ -1,0 +1,68 @@
+"""Tests for `chatserver.accepting`."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from chatserver.accepting import AcceptRest
+from chatserver.limits import ACCEPT_PAUSE
+
+
+@implementer(IPushProducer)
+class Port:
+    """Notes whether it accepts clients."""
+
+    accepts = True
+
+    def pauseProducing(self) -> None:
+        self.accepts = False
+
+    def resumeProducing(self) -> None:
+        self.accepts = True
+
+    def stopProducing(self) -> None:
+        raise NotImplementedError
+
+
+class AcceptRestTests(SynchronousTestCase):
+    """A port at which accept fails."""
+
+    def setUp(self) -> None:
+        self.port, self.clock = Port(), Clock()
+        self.rest = AcceptRest(self.port, self.clock)  # type: ignore[arg-type]
+        self.rest.start()
+
+    def fail_to_accept(self) -> None:
+        """Log what Twisted logs."""
+        Logger().info("Could not accept new connection ({acceptError})", acceptError="ENFILE")
+
+    def test_rest(self) -> None:
+        """It accepts nobody for a while, each time that accept fails, and then goes on."""
+        for _ in range(2):
+            self.fail_to_accept()
+            self.assertFalse(self.port.accepts)
+            self.clock.advance(ACCEPT_PAUSE / 2)
+            self.fail_to_accept()
+            self.clock.advance(ACCEPT_PAUSE / 2)
+            self.assertTrue(self.port.accepts)
+        self.rest.stop()
+
+    def test_stop(self) -> None:
+        """When the server stops the port is let alone, also in the midst of a rest."""
+        self.fail_to_accept()
+        self.rest.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertFalse(self.port.accepts)
+        self.port.resumeProducing()
+        self.fail_to_accept()
+        self.assertTrue(self.port.accepts)
+
+    def test_other_events(self) -> None:
+        """Nothing else that is logged makes it rest."""
+        Logger().info("Could not accept")
+        self.assertTrue(self.port.accepts)
+        self.rest.stop()
