@@ -43,9 +43,7 @@ def chat(control: Control, port: int) -> list[Measurement]:
     return sorted(chain.from_iterable(measured))
 
 
-def _talk(
-    control: Control, pair: tuple[LoadClient, LoadClient], due: float
-) -> list[Measurement]:
+def _talk(control: Control, pair: tuple[LoadClient, LoadClient], due: float) -> list[Measurement]:
     """Send a message every `INTERVAL` s, the next when the last has arrived and is acknowledged.
 
     While one takes longer, those are counted as well that would have been sent meanwhile: else a

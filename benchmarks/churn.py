@@ -17,7 +17,7 @@ from benchmarks.server import CHEAP, MeasuredServer
 HELP = "connections that come and go, many a second"
 
 SETTLE_TIMEOUT = 20.0
-"""Seconds until the server must have got rid of the last of them: longer than a handshake may take."""
+"""Seconds until the server must have got rid of the last of them: a handshake may take ten."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

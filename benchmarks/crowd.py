@@ -43,9 +43,7 @@ def idle(
     return lost
 
 
-def come_and_go(
-    control: Control, port: int, number: int, rate: float, source: str
-) -> Counter[str]:
+def come_and_go(control: Control, port: int, number: int, rate: float, source: str) -> Counter[str]:
     """Come and go `rate` times a second, one connection after the other; count what was done.
 
     Of ten connections six are handshaken, two of these with a close that is a reset; two log in;

@@ -11,7 +11,8 @@ from benchmarks.chats import names as chat_names
 from benchmarks.crowd import idle, idle_names
 from benchmarks.load import Load
 from benchmarks.report import Report
-from benchmarks.server import CHEAP, MeasuredServer, raise_file_limit
+from benchmarks.server import CHEAP, MeasuredServer
+from chatserver.descriptors import raise_file_limit
 
 HELP = "memory and processor time for thousands of idle connections"
 
@@ -31,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Measure."""
-    count = min(options.connections, raise_file_limit() - SPARE_FILES)
+    files = raise_file_limit()
+    count = options.connections if files is None else min(options.connections, files - SPARE_FILES)
     if count < options.connections:
         report.note(f"The limit of open files permits {count:,} connections, not more")
     share = -(-count // options.processes)
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         time.sleep(options.seconds)
         quiet, quiet_cpu = (begin, time.monotonic()), server.cpu - cpu
 
-        before, files, begin = server.rss, server.descriptors, time.monotonic()
+        before, open_before, begin = server.rss, server.descriptors, time.monotonic()
         loads = []
         for i in range(options.processes):
             first = i * share
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             load.begin()
         arriving = (begin, time.monotonic())
         time.sleep(1)
-        after, there = server.rss, server.descriptors - files
+        after, there = server.rss, server.descriptors - open_before
 
         begin, cpu = time.monotonic(), server.cpu
         time.sleep(options.seconds)

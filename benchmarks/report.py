@@ -32,7 +32,7 @@ class Report:
         self.rows: list[dict[str, Value]] = []
 
     def note(self, text: str) -> None:
-        """Add a sentence that has to be known to read the figures; once, however often it is said."""
+        """Add what has to be known to read the figures; once, however often it is said."""
         if text not in self.notes:
             self.notes.append(text)
 

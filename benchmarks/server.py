@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
+import sys
 import tempfile
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +16,7 @@ import psutil
 from benchmarks.client import PASSWORD
 from benchmarks.report import Report
 from chatserver.database import parse_url, prepare
+from chatserver.descriptors import raise_file_limit
 from chatserver.passwords import DEFAULT_COST, Passwords, parse_cost
 from tests.processes import Server, script
 
@@ -45,6 +45,7 @@ class MeasuredServer:
     :param argon2: what hashing costs
     :param limits: whether the server's limits for one address are to hold
     :param patient: whether clients may take any time to log in
+    :param constants: what to change in `chatserver.limits`, by the names there
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class MeasuredServer:
         argon2: str = DEFAULT_COST,
         limits: bool = False,
         patient: bool = False,
+        constants: Mapping[str, int] | None = None,
     ) -> None:
         names = (() if limits else LIMITS) + (DEADLINES if patient else ())
-        off = [name for name in names if f"--{name}=" in _help()]
-        options = ("--argon2", argon2, *(f"--{name}=0" for name in off), *options)
+        options = ("--argon2", argon2, *(f"--{name}=0" for name in names), *options)
         report.note("The server was started with " + " ".join(options))
         raise_file_limit()
         self._temporary = Path(tempfile.mkdtemp(prefix="asyncchat-benchmark-"))
@@ -66,7 +67,7 @@ class MeasuredServer:
             folder = self._temporary / "here"
             folder.mkdir()
             _add_accounts(folder, accounts, argon2)
-            command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *options]
+            command = [*_twistd(constants), "-n", "asyncchat", "--port", "0", *options]
             self._server = Server(command, folder)
         except BaseException:
             shutil.rmtree(self._temporary)
@@ -113,21 +114,16 @@ class MeasuredServer:
         return [line for line in lines if "[ERR]" in line and "Handshake failed" not in line]
 
 
-@cache
-def _help() -> str:
-    """Return what the server says of its options."""
-    command = [*script("twistd"), "asyncchat", "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def raise_file_limit() -> int:
-    """Let this process and those that it starts open as many files as is permitted: how many."""
-    import resource  # noqa: PLC0415 - on POSIX only
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # On macOS "unlimited" is not permitted.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+def _twistd(constants: Mapping[str, int] | None) -> list[str]:
+    """Return the command that runs twistd, after `constants` of `chatserver.limits` are changed."""
+    if not constants:
+        return script("twistd")
+    changes = "".join(f"limits.{name} = {value!r}; " for name, value in constants.items())
+    return [
+        sys.executable,
+        "-c",
+        f"from chatserver import limits; {changes}from twisted.scripts.twistd import run; run()",
+    ]
 
 
 def _add_accounts(folder: Path, names: list[bytes], argon2: str) -> None:

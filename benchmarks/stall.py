@@ -1,4 +1,4 @@
-"""What readers that stall cost in memory: however much is pushed at them, the server's stays put."""
+"""What readers that stall cost in memory, however much is pushed at them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from benchmarks.load import Control
 from chatserver.packets import Command, Packet, encode
 
 KINDS = ("partner", "own answers", "both")
-"""Who does not read: the partner of one who writes; one who writes, alone; both of a chat, who write."""
+"""Who does not read: the partner of one who writes; one alone, who writes; both of a chat, who
+write."""
 
 HELD_AFTER = 2.0
 """Seconds in which nobody could send anything: then all are held, and there is no more to see."""

@@ -5,6 +5,7 @@ docs/operations.md tells an operator the same of those that are options.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 HANDSHAKE_TIMEOUT = 10.0
@@ -75,6 +76,14 @@ MAX_LOGINS_UNDER_WAY = 128
 """Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
+
+HASHING_THREADS = os.cpu_count() or 1
+"""Threads that hash passwords: one a core, since that is all that hashing needs."""
+
+HASHING_NICENESS = 19
+"""How far the threads that hash stand back behind the reactor's, where threads have priorities of
+their own (Linux; see setpriority(2)): as far as can be, since a login can wait for some
+milliseconds, and a message would notice them."""
 
 SQLITE_THREADS = 1
 """How many threads may use one SQLite file at once. It has one writer at a time; more

@@ -43,7 +43,9 @@ class Client:
     ) -> None:
         self._decoder = PacketDecoder()
         context = context or make_context()
-        connection = socket.create_connection((host, port), TIMEOUT, (source, 0) if source else None)
+        connection = socket.create_connection(
+            (host, port), TIMEOUT, (source, 0) if source else None
+        )
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(greeting)
