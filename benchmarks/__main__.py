@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def main() -> None:
         own.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
         own.set_defaults(run=module.run)
     options = parser.parse_args()
+    # An exception, so that every process that was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     from benchmarks.report import Report  # noqa: PLC0415 - see above
 

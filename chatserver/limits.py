@@ -57,8 +57,10 @@ READ_AHEAD = 64 * 1024
 read does not notice that its client is gone. As many as `FileDescriptor.bufferSize`, at which
 Twisted pauses the producer in the other direction."""
 
-PACKETS_PER_TURN = 100
-"""Packets of one connection that are handled before it is the others' turn: a few milliseconds."""
+PACKETS_PER_TURN = 20
+"""Packets of one connection that are handled before it is the others' turn: a third of a
+millisecond. A message crosses the server in a few turns; with many more in each, a flood of one
+client is felt by the others, and with fewer the turns themselves cost more than the packets."""
 
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
