@@ -11,7 +11,7 @@ from benchmarks.chats import MeasuredChats, figures
 from benchmarks.chats import names as chat_names
 from benchmarks.crowd import come_and_go, visitor_names
 from benchmarks.load import Load
-from benchmarks.report import Report
+from benchmarks.report import Report, Value
 from benchmarks.server import CHEAP, MeasuredServer
 
 HELP = "connections that come and go, many a second"
@@ -23,13 +23,15 @@ SETTLE_TIMEOUT = 20.0
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
     parser.add_argument("--rate", type=float, default=1000.0, help="connections a second")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of coming and going")
+    parser.add_argument("--quiet", type=float, default=5.0, help="seconds before and after")
     parser.add_argument("--processes", type=int, default=8, help="that come and go")
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Measure."""
-    processes, seconds = options.processes, options.seconds
+    processes = options.processes
+    phases: dict[str, tuple[tuple[float, float], dict[str, Value]]] = {}
     with (
         MeasuredServer(report, accounts=[*chat_names(), *visitor_names()], argon2=CHEAP) as server,
         MeasuredChats(server.port) as chats,
@@ -48,55 +50,57 @@ def run(options: argparse.Namespace, report: Report) -> None:
             )
             for i in range(processes)
         ]
-        for load in loads:
-            load.wait_until_ready()
-        # A first second brings the server to its working size.
-        before = time.monotonic()
-        time.sleep(min(2.0, seconds))
-        quiet = (before, time.monotonic())
-        rss_before, files_before, cpu_before = server.rss, server.descriptors, server.cpu
-        for load in loads:
-            load.begin()
-        begin = time.monotonic()
-        halves, peak = [], rss_before
-        for _ in range(2):
-            half = time.monotonic() + seconds / 2
-            while time.monotonic() < half:
+
+        def phase(name: str, seconds: float) -> None:
+            """Wait for some seconds, and keep what there is to tell of them."""
+            begin, cpu, peak = time.monotonic(), server.cpu, 0.0
+            while time.monotonic() < begin + seconds:
                 time.sleep(0.05)
                 peak = max(peak, server.rss)
-            halves.append(server.rss)
-        churning, cpu = (begin, time.monotonic()), server.cpu - cpu_before
+            end = time.monotonic()
+            phases[name] = (
+                (begin, end),
+                {
+                    "server_CPU": f"{(server.cpu - cpu) / (end - begin):.0%}",
+                    "RSS_MB": server.rss,
+                    "RSS_peak_MB": peak,
+                    "descriptors": server.descriptors,
+                },
+            )
+
+        for load in loads:
+            load.wait_until_ready()
+        phase("before", options.quiet)
+        open_before = server.descriptors
+        for load in loads:
+            load.begin()
+        phase("meanwhile", options.seconds)
         done = sum((load.end() for load in loads), Counter[str]())
         settle = time.monotonic()
-        while server.descriptors > files_before and time.monotonic() < settle + SETTLE_TIMEOUT:
+        while server.descriptors > open_before and time.monotonic() < settle + SETTLE_TIMEOUT:
             time.sleep(0.05)
         settled = time.monotonic() - settle
-        rss_after, files_after = server.rss, server.descriptors
+        phase("after", options.quiet)
         chats.end()
         troubles = server.troubles
 
-    reached = (done["handshakes"] + done["logins"] + done["half way"]) / seconds
+    reached = (done["handshakes"] + done["logins"] + done["half way"]) / options.seconds
     busy = sum(load.busy for load in loads)
-    for name, span in (("quiet", quiet), ("coming and going", churning)):
-        is_quiet = span is quiet
+    for name, (span, found) in phases.items():
+        is_churning = name == "meanwhile"
         report.row(
             phase=name,
-            connections_a_second=0.0 if is_quiet else reached,
-            failed=0 if is_quiet else done["failed"],
-            server_CPU="" if is_quiet else f"{cpu / seconds:.0%}",
-            RSS_MB=rss_before if is_quiet else rss_after,
-            descriptors=files_before if is_quiet else files_after,
+            connections_a_second=round(reached) if is_churning else 0,
+            failed=done["failed"] if is_churning else 0,
+            **found,
             **figures(chats.latencies(span)),
         )
     report.note(
         f"Done: {done['handshakes']:,} handshakes, {done['logins']:,} logins, "
         f"{done['half way']:,} half way"
     )
-    report.note(
-        f"RSS half way {halves[0]:.1f} MB, at the end {halves[1]:.1f} MB, peak {peak:.1f} MB; "
-        f"the descriptors took {settled:.1f} s to come back"
-    )
-    report.note(f"The load used {busy:.0%} of its core, the server {cpu / seconds:.0%} of one")
+    report.note(f"The descriptors took {settled:.1f} s to come back")
+    report.note(f"The load used {busy:.0%} of its core")
     if reached < 0.95 * options.rate:
         report.note(
             f"{options.rate:,.0f} a second were not reached: "

@@ -23,13 +23,14 @@ def visitor_names() -> list[bytes]:
     return [b"visitor-%d" % i for i in range(VISITORS)]
 
 
-def idle(
-    control: Control, port: int, first: int, count: int, source: str, is_anonymous: bool
-) -> int:
-    """Hold `count` connections, from the address `source`, and return how many were lost."""
+def idle(control: Control, port: int, places: range, source: str, is_anonymous: bool) -> int:
+    """Hold connections, from the address `source`, and return how many were lost.
+
+    :param places: which of `idle_names` they log in as, unless they stay anonymous
+    """
     clients = [
         LoadClient(port, source) if is_anonymous else log_in(port, b"idle-%d" % i, source)
-        for i in range(first, first + count)
+        for i in places
     ]
     control.ready()
     control.wait()

@@ -52,9 +52,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
         before, open_before, begin = server.rss, server.descriptors, time.monotonic()
         loads = []
         for i in range(options.processes):
-            first = i * share
-            size = min(share, count - first)
-            load = Load(idle, server.port, first, size, f"127.0.1.{i + 1}", options.anonymous)
+            places = range(i * share, min((i + 1) * share, count))
+            load = Load(idle, server.port, places, f"127.0.1.{i + 1}", options.anonymous)
             loads.append(stack.enter_context(load))
         for load in loads:
             load.begin()

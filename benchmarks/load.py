@@ -46,6 +46,10 @@ class Control:
         """Whether to go on."""
         return not self._stop.is_set()
 
+    def tell(self, result: object) -> None:
+        """Hand over the function's result, or the traceback why there is none."""
+        self._pipe.send(result)
+
     def wait(self) -> None:
         """Do nothing until it is over."""
         self._stop.wait()
@@ -69,7 +73,9 @@ class Load:
         self._go, self._stop = _CONTEXT.Event(), _CONTEXT.Event()
         self._pipe, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_run, args=(function, theirs, self._go, self._stop, first, args), daemon=True
+            target=_run,
+            args=(function, Control(theirs, self._go, self._stop), first, args),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -128,9 +134,7 @@ class Load:
 
 def _run(
     function: Callable[..., object],
-    pipe: Connection,
-    go: Event,
-    stop: Event,
+    control: Control,
     first: bool,
     args: tuple[Any, ...],
 ) -> None:
@@ -140,10 +144,9 @@ def _run(
     if first and hasattr(os, "setpriority"):
         with suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, -20)
-    control = Control(pipe, go, stop)
     try:
         result = function(control, *args)
         seconds = time.monotonic() - control.began
-        pipe.send((result, (time.process_time() - control.cpu_before) / seconds))
+        control.tell((result, (time.process_time() - control.cpu_before) / seconds))
     except BaseException:
-        pipe.send(traceback.format_exc())
+        control.tell(traceback.format_exc())

@@ -41,13 +41,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 def _measure(kind: str, timeout: float, options: argparse.Namespace, report: Report) -> None:
-    count, most = options.connections, options.megabytes * 1_000_000
-    lets_go = timeout < NEVER
+    count = options.connections
+    plan = stalls.Plan(kind, count, options.megabytes * 1_000_000, goes_on=timeout < NEVER)
     with (
         MeasuredServer(
             report, f"--stall-timeout={timeout:g}", accounts=stalls.names(count), argon2=CHEAP
         ) as server,
-        Load(stalls.push, server.port, kind, count, most, lets_go) as load,
+        Load(stalls.push, server.port, plan) as load,
     ):
         load.wait_until_ready()
         before = peak = server.rss
@@ -59,7 +59,7 @@ def _measure(kind: str, timeout: float, options: argparse.Namespace, report: Rep
         pushed = load.end()
         report.row(
             does_not_read=kind,
-            stall_timeout=f"{timeout:g} s",
+            stall_timeout="never" if timeout == NEVER else f"{timeout:g} s",
             count=count,
             pushed_MB=pushed.megabytes / pushed.writers,
             held="yes" if pushed.is_held else "no",

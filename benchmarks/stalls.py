@@ -22,6 +22,19 @@ _QUESTIONS = memoryview(encode(Packet(0x77)) * 10_000)
 """Unknown commands are the smallest packets whose answer is larger than they are."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What `push` is to do: who does not read, how many pairs or clients there are, how many bytes
+    each that writes sends at most, and whether it goes on when nothing is taken any more, until
+    the server lets go.
+    """
+
+    kind: str
+    count: int
+    most: int
+    goes_on: bool
+
+
 @dataclass
 class Pushed:
     """What came of it: by how many, how much in all, whether it came to a standstill, how many
@@ -40,64 +53,76 @@ def names(count: int) -> list[bytes]:
     return [b"stall-%d-%s" % (i, side) for i in range(count) for side in (b"a", b"b")]
 
 
-def push(control: Control, port: int, kind: str, count: int, most: int, goes_on: bool) -> Pushed:
-    """Send as much as is taken, `most` bytes for each client at most.
-
-    :param goes_on: whether to go on when nothing is taken any more, until the server lets go
-    """
-    names_ = names(count)
-    others: list[LoadClient] = []
-    if kind == "own answers":
-        writers = [log_in(port, name) for name in names_[::2]]
-    else:
-        pairs = [open_chat(port, *names_[i : i + 2]) for i in range(0, len(names_), 2)]
-        writers, others = [a for a, _ in pairs], [b for _, b in pairs]
-    if kind == "both":
-        writers, others = writers + others, []
-    data = _QUESTIONS if kind == "own answers" else _MESSAGES
-    events = selectors.EVENT_WRITE | (selectors.EVENT_READ if kind == "partner" else 0)
-    pushed = Pushed(len(writers))
-    sent = dict.fromkeys(writers, 0)
+def push(control: Control, port: int, plan: Plan) -> Pushed:
+    """Send as much as is taken."""
+    clients, silent = _connect(port, plan)
+    data = _QUESTIONS if plan.kind == "own answers" else _MESSAGES
+    events = selectors.EVENT_WRITE | (selectors.EVENT_READ if plan.kind == "partner" else 0)
+    pushed = Pushed(len(clients))
+    writers = [_Writer(client, data, plan.most) for client in clients]
     control.ready()
     progress = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        for client in writers:
-            client.set_blocking(False)
-            selector.register(client, events, client)
+        for writer in writers:
+            writer.client.set_blocking(False)
+            selector.register(writer.client, events, writer)
         while control.is_running and selector.get_map():
             for key, ready in selector.select(0.1):
-                client = key.data
-                is_over = False
-                try:
-                    if ready & selectors.EVENT_READ:
-                        is_over = _has_heard_exit(client)
-                        pushed.told += is_over
-                    if ready & selectors.EVENT_WRITE and not is_over:
-                        begin = sent[client] % len(data)
-                        # One record at a time: what TLS could not send must be offered again.
-                        size = client.send_some(data[begin : begin + 16384])
-                        sent[client] += size
-                        if size:
-                            progress = time.monotonic()
-                        is_over = sent[client] >= most
-                except (OSError, EOFError):
-                    pushed.cut_off += 1
-                    is_over = True
-                if is_over:
-                    selector.unregister(client)
+                writer = key.data
+                before = writer.sent
+                if writer.is_over(ready, pushed):
+                    selector.unregister(writer.client)
+                if writer.sent > before:
+                    progress = time.monotonic()
             if time.monotonic() > progress + HELD_AFTER:
                 pushed.is_held = True
-                if not goes_on:
+                if not plan.goes_on:
                     break
-    pushed.megabytes = sum(sent.values()) / 1e6
-    for client in others:  # Only to keep them until here.
+    pushed.megabytes = sum(writer.sent for writer in writers) / 1e6
+    for client in silent:  # Only to keep them until here.
         client.close()
     return pushed
 
 
-def _has_heard_exit(client: LoadClient) -> bool:
-    """Read what has come, and tell whether the partner is gone."""
-    while (packet := client.receive_now()) is not None:
-        if packet == Packet(Command.ERROR, b"EXIT"):
+def _connect(port: int, plan: Plan) -> tuple[list[LoadClient], list[LoadClient]]:
+    """Return those who will write, and those who only are there."""
+    names_ = names(plan.count)
+    if plan.kind == "own answers":
+        return [log_in(port, name) for name in names_[::2]], []
+    pairs = [open_chat(port, *names_[i : i + 2]) for i in range(0, len(names_), 2)]
+    inviters, invitees = [a for a, _ in pairs], [b for _, b in pairs]
+    return (inviters + invitees, []) if plan.kind == "both" else (inviters, invitees)
+
+
+class _Writer:
+    """A client that sends `data` over and over, `most` bytes of it at most."""
+
+    def __init__(self, client: LoadClient, data: memoryview, most: int) -> None:
+        self.client = client
+        self.sent = 0
+        self._data = data
+        self._most = most
+
+    def is_over(self, ready: int, pushed: Pushed) -> bool:
+        """Do what can be done at once, and tell whether there is no more to do, and in `pushed`
+        why.
+        """
+        try:
+            if ready & selectors.EVENT_READ and self._has_heard_exit():
+                pushed.told += 1
+                return True
+            if ready & selectors.EVENT_WRITE:
+                begin = self.sent % len(self._data)
+                # One record at a time: what TLS could not send must be offered again.
+                self.sent += self.client.send_some(self._data[begin : begin + 16384])
+        except (OSError, EOFError):
+            pushed.cut_off += 1
             return True
-    return False
+        return self.sent >= self._most
+
+    def _has_heard_exit(self) -> bool:
+        """Read what has come, and tell whether the partner is gone."""
+        while (packet := self.client.receive_now()) is not None:
+            if packet == Packet(Command.ERROR, b"EXIT"):
+                return True
+        return False
