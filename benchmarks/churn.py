@@ -6,18 +6,32 @@ import argparse
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from benchmarks.chats import MeasuredChats, figures
 from benchmarks.chats import names as chat_names
 from benchmarks.crowd import come_and_go, visitor_names
 from benchmarks.load import Load
-from benchmarks.report import Report, Value
+from benchmarks.report import Report
 from benchmarks.server import CHEAP, MeasuredServer
 
 HELP = "connections that come and go, many a second"
 
 SETTLE_TIMEOUT = 20.0
 """Seconds until the server must have got rid of the last of them: a handshake may take ten."""
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What the server did from `span[0]` to `span[1]`: the share of a core, the MB at its end and at
+    most, and the files that were open at its end.
+    """
+
+    span: tuple[float, float]
+    busy: float
+    rss: float
+    peak: float
+    descriptors: int
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> None:
     """Measure."""
     processes = options.processes
-    phases: dict[str, tuple[tuple[float, float], dict[str, Value]]] = {}
+    phases: dict[str, _Phase] = {}
     with (
         MeasuredServer(report, accounts=[*chat_names(), *visitor_names()], argon2=CHEAP) as server,
         MeasuredChats(server.port) as chats,
@@ -58,18 +72,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 time.sleep(0.05)
                 peak = max(peak, server.rss)
             end = time.monotonic()
-            phases[name] = (
-                (begin, end),
-                {
-                    "server_CPU": f"{(server.cpu - cpu) / (end - begin):.0%}",
-                    "RSS_MB": server.rss,
-                    "RSS_peak_MB": peak,
-                    "descriptors": server.descriptors,
-                },
-            )
+            busy = (server.cpu - cpu) / (end - begin)
+            phases[name] = _Phase((begin, end), busy, server.rss, peak, server.descriptors)
 
-        for load in loads:
-            load.wait_until_ready()
         phase("before", options.quiet)
         open_before = server.descriptors
         for load in loads:
@@ -86,14 +91,18 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
     reached = (done["handshakes"] + done["logins"] + done["half way"]) / options.seconds
     busy = sum(load.busy for load in loads)
-    for name, (span, found) in phases.items():
+    server_busy = phases["meanwhile"].busy
+    for name, found in phases.items():
         is_churning = name == "meanwhile"
         report.row(
             phase=name,
             connections_a_second=round(reached) if is_churning else 0,
             failed=done["failed"] if is_churning else 0,
-            **found,
-            **figures(chats.latencies(span)),
+            server_CPU=f"{found.busy:.0%}",
+            RSS_MB=found.rss,
+            RSS_peak_MB=found.peak,
+            descriptors=found.descriptors,
+            **figures(chats.latencies(found.span)),
         )
     report.note(
         f"Done: {done['handshakes']:,} handshakes, {done['logins']:,} logins, "
@@ -103,11 +112,19 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.note(f"The load used {busy:.0%} of its core")
     if reached < 0.95 * options.rate:
         report.note(
-            f"{options.rate:,.0f} a second were not reached: "
-            + ("the load was the bottleneck" if busy > 0.9 else "the server was the bottleneck")
+            f"{options.rate:,.0f} a second were not reached: " + _bottleneck(busy, server_busy)
         )
     for kind, count in done.items():
         if kind.startswith("failed:"):
             report.note(f"{count:,} {kind}")
     for line in troubles[:3]:
         report.note(f"The server logged: {line}")
+
+
+def _bottleneck(load: float, server: float) -> str:
+    """Return what was the bottleneck, by how much of a core the load and the server have used."""
+    if load > 0.9:
+        return "the load was the bottleneck"
+    if server > 0.9:
+        return "the server was the bottleneck"
+    return "neither the load nor the server had used up a core: more --processes, or a busy machine"
