@@ -23,8 +23,8 @@ SETTLE_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class _Phase:
-    """What the server did from `span[0]` to `span[1]`: the share of a core, the MB at its end and at
-    most, and the files that were open at its end.
+    """What the server did in a span of time: the share of a core that it used, its memory in MB at
+    the end and at most, and the files that it had open at the end.
     """
 
     span: tuple[float, float]
