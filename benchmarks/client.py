@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from chatserver.packets import Command, Packet
@@ -33,6 +34,10 @@ class LoadClient(Client):
         answer = self.ask(Command.LOGIN, name + b":" + PASSWORD)
         if answer != Packet(Command.ACK, b"OK"):
             raise AssertionError(f"{name!r} could not log in: {answer}")
+
+    def take_little(self) -> None:
+        """Let the system keep little of what is not received: the rest waits at the server."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
     def set_blocking(self, blocking: bool) -> None:
         """Let `send_some` and `receive_some` return at once if there is nothing to do, or not."""

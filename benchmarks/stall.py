@@ -18,6 +18,9 @@ NEVER = 3600.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
+    parser.add_argument(
+        "--only", nargs="+", choices=stalls.KINDS, default=stalls.KINDS, help="these clients"
+    )
     parser.add_argument("--connections", type=int, default=100, help="pairs, or clients alone")
     parser.add_argument("--megabytes", type=int, default=100, help="that each tries to push")
     parser.add_argument(
@@ -30,10 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Measure."""
-    for kind in stalls.KINDS:
-        _measure(kind, NEVER, options, report)
-    for kind in stalls.KINDS:
-        _measure(kind, options.stall_timeout, options, report)
+    for timeout in (NEVER, options.stall_timeout):
+        for kind in options.only:
+            _measure(kind, timeout, options, report)
     report.note(
         "pushed: by each client that writes, the systems' socket buffers included; "
         f"held: whether a time came when none could send anything for {stalls.HELD_AFTER:g} s"

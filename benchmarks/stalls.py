@@ -59,6 +59,8 @@ def push(control: Control, port: int, plan: Plan) -> Pushed:
     data = _QUESTIONS if plan.kind == "own answers" else _MESSAGES
     events = selectors.EVENT_WRITE | (selectors.EVENT_READ if plan.kind == "partner" else 0)
     pushed = Pushed(len(clients))
+    for client in silent or clients:
+        client.take_little()
     writers = [_Writer(client, data, plan.most) for client in clients]
     control.ready()
     progress = time.monotonic()

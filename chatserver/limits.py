@@ -52,10 +52,14 @@ get of them can still be read."""
 STALL_LOOKS = 10
 """Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
 
-READ_AHEAD = 64 * 1024
+BUFFER_SIZE = 32 * 1024
+"""Bytes that a connection reads at once, and that may wait to be sent before it is held. Half of
+what Twisted has by itself: with that, a hundred chats in which both write and nobody reads take
+70 MB (``python -m benchmarks stall``), and it is still many times what people write."""
+
+READ_AHEAD = BUFFER_SIZE
 """Bytes that are still read from a client whose packets have to wait: a connection that is not
-read does not notice that its client is gone. As many as `FileDescriptor.bufferSize`, at which
-Twisted pauses the producer in the other direction."""
+read does not notice that its client is gone. As many as may wait in the other direction."""
 
 PACKETS_PER_TURN = 20
 """Packets of one connection that are handled before it is the others' turn: a third of a
