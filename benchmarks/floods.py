@@ -19,6 +19,9 @@ waits for more, and little enough that their answers don't count as unread."""
 UNKNOWN = encode(Packet(0x77))
 """It is answered: where others are not, it tells that they have been handled."""
 
+ATTEMPTS_FROM = "127.0.3.1"
+"""The address of those who try to log in: when it may not any more, others still may."""
+
 _LISTENERS = [b"listener-%d" % i for i in range(LISTENERS)]
 
 
@@ -76,7 +79,7 @@ def small_packets(control: Control, port: int, name: str) -> int:
 
 def attempts(control: Control, port: int, connections: int, register: bool) -> int:
     """Log in with wrong passwords, or register, from many connections: each again once answered."""
-    clients = [LoadClient(port) for _ in range(connections)]
+    clients = [LoadClient(port, ATTEMPTS_FROM) for _ in range(connections)]
     run = os.urandom(4).hex().encode()
     control.ready()
     sent = 0
@@ -87,7 +90,7 @@ def attempts(control: Control, port: int, connections: int, register: bool) -> i
         if register:
             client.send(Command.REGISTER, b"new-%s-%d:some password" % (run, sent))
         else:
-            client.send(Command.LOGIN, b"listener-0:wrong password")
+            client.send(Command.LOGIN, b"nobody:wrong password")
 
     with selectors.DefaultSelector() as selector:
         for client in clients:
@@ -102,7 +105,7 @@ def attempts(control: Control, port: int, connections: int, register: bool) -> i
                     # Registered, and logged in: it takes a new connection to do that again.
                     selector.unregister(client)
                     client.close()
-                    client = LoadClient(port)
+                    client = LoadClient(port, ATTEMPTS_FROM)
                     client.set_blocking(False)
                     selector.register(client, selectors.EVENT_READ, client)
                 if answer is not None:
