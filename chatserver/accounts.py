@@ -7,6 +7,8 @@ the other's queue. `Workers` is the one place where work goes into a thread.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +22,7 @@ from twisted.python.threadpool import ThreadPool
 
 from chatserver.credentials import Credentials
 from chatserver.database import AccountsError, NameTakenError, Store, reason
-from chatserver.limits import MAX_LOGINS_UNDER_WAY
+from chatserver.limits import HASHING_NICENESS, HASHING_THREADS, MAX_LOGINS_UNDER_WAY
 from chatserver.passwords import Passwords, StoredPassword
 
 __all__ = [
@@ -58,12 +60,17 @@ class Workers:
     """Threads that functions can be run in.
 
     They start in `start` and not before: threads do not survive the fork of a daemon.
+
+    :param niceness: how far they stand back behind other threads, as `stand_back` says
     """
 
-    def __init__(self, reactor: IReactorThreads, name: str, threads: int) -> None:
+    def __init__(
+        self, reactor: IReactorThreads, name: str, threads: int, niceness: int = 0
+    ) -> None:
         self._reactor = reactor
         self._name = name
         self._threads = threads
+        self._niceness = niceness
 
     def start(self) -> None:
         """Be ready to run functions. After `stop` it may be called again."""
@@ -72,12 +79,29 @@ class Workers:
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Call `function` in a thread, after those that wait already, and hand back its result."""
-        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+        def call() -> T:
+            stand_back(self._niceness)
+            return function(*args, **kwargs)
+
+        return deferToThreadPool(self._reactor, self._pool, call)
 
     def stop(self) -> Deferred[None]:
         """End the threads. Nothing may be running any more; fires when they are gone."""
         # From another thread: ThreadPool.stop() blocks until the last one has ended.
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._pool.stop)
+
+
+def stand_back(niceness: int) -> None:
+    """Let the thread that calls this stand back behind those that are less nice (0 is usual).
+
+    That takes a microsecond, and nothing happens where only whole processes have a priority.
+    """
+    if sys.platform == "linux" and niceness:
+        thread = threading.get_native_id()
+        # A process that is nicer already must not push forward, and may not.
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, max(now, niceness))
 
 
 class Accounts:
@@ -86,8 +110,8 @@ class Accounts:
     Cancelling a Deferred does not stop the work: only nobody is told of its end.
 
     :param store: must be ready to be used; `stop` closes it.
-    :param hashing_threads: how many hash at once; by default one a core, since that is all
-        that hashing needs.
+    :param hashing_threads: how many hash at once; see `HASHING_THREADS`. They stand back by
+        `HASHING_NICENESS`.
     :param max_under_way: see `MAX_LOGINS_UNDER_WAY`.
     """
 
@@ -98,14 +122,14 @@ class Accounts:
         reactor: IReactorThreads,
         store: Store,
         passwords: Passwords,
-        hashing_threads: int | None = None,
+        hashing_threads: int = HASHING_THREADS,
         max_under_way: int = MAX_LOGINS_UNDER_WAY,
     ) -> None:
         self._store = store
         self._passwords = passwords
         self._max_under_way = max_under_way
         self._database = Workers(reactor, "database", store.threads)
-        self._hashing = Workers(reactor, "hashing", hashing_threads or os.cpu_count() or 1)
+        self._hashing = Workers(reactor, "hashing", hashing_threads, HASHING_NICENESS)
         self._running = False
         self._open = False
         self._under_way = 0

@@ -1,4 +1,4 @@
-"""Finds the client that takes nothing of what waits for it."""
+"""Bounds what waits for a client, and finds the client that takes nothing of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chatserver.limits import STALL_LOOKS
+from chatserver.limits import BUFFER_SIZE, STALL_LOOKS
 
 try:
     from fcntl import ioctl
     from termios import TIOCOUTQ
 except ImportError:  # Windows, where only Twisted's buffers are known.
     ioctl = None  # type: ignore[assignment]
+
+
+def bound_buffers(transport: Any) -> None:
+    """Let `transport`, TLS over TCP, read `BUFFER_SIZE` bytes at once, and no more than that wait
+    in it before it pauses its producer.
+    """
+    while (below := getattr(transport, "transport", None)) is not None:  # TLS, a PROXY header
+        transport = below
+    transport.bufferSize = BUFFER_SIZE
 
 
 def count_waiting(transport: Any) -> int:

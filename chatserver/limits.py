@@ -5,6 +5,7 @@ docs/operations.md tells an operator the same of those that are options.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 HANDSHAKE_TIMEOUT = 10.0
@@ -55,13 +56,19 @@ still does."""
 STALL_LOOKS = 10
 """Looks in each `STALL_TIMEOUT`: a client is cut off at most a tenth of it late."""
 
-READ_AHEAD = 64 * 1024
-"""Bytes that are still read from a client whose packets have to wait: a connection that is not
-read does not notice that its client is gone. As many as `FileDescriptor.bufferSize`, at which
-Twisted pauses the producer in the other direction."""
+BUFFER_SIZE = 32 * 1024
+"""Bytes that a connection reads at once, and that may wait to be sent before it is held. Half of
+what Twisted has by itself: with that, a hundred chats in which both write and nobody reads take
+70 MB (``python -m benchmarks stall``), and it is still many times what people write."""
 
-PACKETS_PER_TURN = 100
-"""Packets of one connection that are handled before it is the others' turn: a few milliseconds."""
+READ_AHEAD = BUFFER_SIZE
+"""Bytes that are still read from a client whose packets have to wait: a connection that is not
+read does not notice that its client is gone. As many as may wait in the other direction."""
+
+PACKETS_PER_TURN = 20
+"""Packets of one connection that are handled before it is the others' turn: a third of a
+millisecond. A message crosses the server in a few turns; with many more in each, a flood of one
+client is felt by the others, and with fewer the turns themselves cost more than the packets."""
 
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
@@ -79,6 +86,14 @@ MAX_LOGINS_UNDER_WAY = 128
 """Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
+
+HASHING_THREADS = os.cpu_count() or 1
+"""Threads that hash passwords: one a core, since that is all that hashing needs."""
+
+HASHING_NICENESS = 19
+"""How far the threads that hash stand back behind the reactor's, where threads have priorities of
+their own (Linux; see setpriority(2)): as far as can be, since a login can wait for some
+milliseconds, and a message would notice them."""
 
 SQLITE_THREADS = 1
 """How many threads may use one SQLite file at once. It has one writer at a time; more

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.addresses import Address, parse_address
-from chatserver.backpressure import StallWatch, count_waiting
+from chatserver.backpressure import StallWatch, bound_buffers, count_waiting
 from chatserver.conversation import (
     Authenticator,
     Core,
@@ -238,6 +238,7 @@ class ChatProtocol(PacketReceiver):
         if ITCPTransport.providedBy(self.transport):
             # One small packet follows another: Nagle's algorithm would keep the second back.
             self.transport.setTcpNoDelay(True)
+            bound_buffers(self.transport)
             keep_alive(self.transport, self._patience_of_tcp())
         self.transport.registerProducer(self, True)
         if self._limits.login_timeout is not None:

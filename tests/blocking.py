@@ -15,19 +15,37 @@ TIMEOUT = 10.0
 """Seconds that any one step may take: far more than it needs on a machine under load."""
 
 
+def make_context() -> ssl.SSLContext:
+    """Return TLS for clients that take any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Client:
     """A connection to the server at `port` of this machine, its handshake done.
 
-    Any certificate is taken. `greeting` is sent before the handshake, as a proxy does. A step that
-    takes longer than `TIMEOUT` raises TimeoutError.
+    Any certificate is taken. A step that takes longer than `TIMEOUT` raises TimeoutError.
+
+    :param greeting: what is sent before the handshake, as a proxy does
+    :param context: for many clients, so that each need not make one of its own
+    :param source: the address to come from, if it matters
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1", greeting: bytes = b"") -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        greeting: bytes = b"",
+        context: ssl.SSLContext | None = None,
+        source: str = "",
+    ) -> None:
         self._decoder = PacketDecoder()
-        connection = socket.create_connection((host, port), TIMEOUT)
+        context = context or make_context()
+        connection = socket.create_connection(
+            (host, port), TIMEOUT, (source, 0) if source else None
+        )
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(greeting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from argon2.exceptions import HashingError
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver.accounts import (
     Accounts,
@@ -27,6 +28,7 @@ from chatserver.accounts import (
 )
 from chatserver.credentials import Credentials
 from chatserver.database import Store, make_engine, prepare
+from chatserver.limits import HASHING_NICENESS
 from chatserver.passwords import Passwords, StoredPassword, parse_cost
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS, execute, postgresql_url, sqlite_url
 
@@ -332,6 +334,32 @@ class AccountsTests:
         self.successResultOf(accounts.stop())
         accounts.start()
         await accounts.register(ALICE)
+
+    async def test_priority(self) -> None:
+        """On Linux the threads that hash stand back, and neither the reactor's nor another does."""
+        if sys.platform != "linux":
+            raise SkipTest("only on Linux a thread has a priority of its own")
+
+        def priority() -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        found: dict[str, int] = {}
+        hashed, added = self.passwords.hash, self.store.add
+
+        def hash_and_note(password: bytes) -> StoredPassword:
+            found["hashing"] = priority()
+            return hashed(password)
+
+        def add_and_note(name: str, stored: StoredPassword) -> None:
+            found["database"] = priority()
+            added(name, stored)
+
+        self.passwords.hash, self.store.add = hash_and_note, add_and_note
+        before = priority()
+        await self.accounts.register(ALICE)
+        expected = {"hashing": max(before, HASHING_NICENESS), "database": before}
+        self.assertEqual(found, expected)
+        self.assertEqual(priority(), before)
 
     async def test_threads(self) -> None:
         """Everything that blocks runs in a thread of its pool, never in the reactor's."""

@@ -6,11 +6,27 @@ import select
 import socket
 from types import SimpleNamespace
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from chatserver import backpressure
-from chatserver.backpressure import StallWatch, count_waiting
+from chatserver.backpressure import StallWatch, bound_buffers, count_waiting
+from chatserver.limits import BUFFER_SIZE
+
+
+class BoundBuffersTests(TestCase):
+    """`bound_buffers`."""
+
+    def test_lowest(self) -> None:
+        """The size is that of the transport that has the socket, whatever is on top of it."""
+        tcp = SimpleNamespace(bufferSize=2**16)
+        bound_buffers(SimpleNamespace(transport=SimpleNamespace(transport=tcp)))
+        self.assertEqual(tcp.bufferSize, BUFFER_SIZE)
+
+    def test_twisted(self) -> None:
+        """Twisted's transports do have it, and read and pause their producers by it."""
+        self.assertIsInstance(FileDescriptor.bufferSize, int)
 
 
 class CountWaitingTests(TestCase):
