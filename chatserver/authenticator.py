@@ -11,6 +11,7 @@ from chatserver.accounts import (
     AccountsError,
     NameTakenError,
     NotAuthenticatedError,
+    StorageFailedError,
     TooBusyError,
 )
 from chatserver.conversation import Conversation
@@ -82,7 +83,9 @@ class AccountAuthenticator:
 
         def refuse(failure: Failure) -> None:
             error = failure.value
-            if isinstance(error, AccountsError):
+            if isinstance(error, StorageFailedError) and error.is_told:
+                conversation.refused(command, ErrorCode.FAILED)
+            elif isinstance(error, AccountsError):
                 code = _CODES.get(type(error), ErrorCode.FAILED)
                 self._refuse(conversation, command, code, client, error)
             else:

@@ -12,9 +12,9 @@ from twisted.python.usage import UsageError
 from chatserver import __version__
 from chatserver.certificates import DEFAULT_CERTIFICATE, DEFAULT_PRIVATE_KEY
 from chatserver.credentials import MAX_PASSWORD_LENGTH
-from chatserver.limits import INVITATION_TIMEOUT, MIN_PASSWORD_LENGTH, STALL_TIMEOUT
+from chatserver.limits import INVITATION_TIMEOUT, LOG_LINES, MIN_PASSWORD_LENGTH, STALL_TIMEOUT
 from chatserver.listening import DEFAULT_PORT
-from chatserver.log import DEFAULT_LOG_FILE
+from chatserver.log import DEFAULT_LOG_FILE, parse_rate
 from chatserver.passwords import DEFAULT_COST, parse_cost
 
 DEFAULT_DATABASE = "sqlite:///users.db"
@@ -64,6 +64,12 @@ class Options(TwistedOptions):
             "l",
             DEFAULT_LOG_FILE,
             f"The log. {NO_LOG_FILE} is none but the terminal.",
+        ],
+        [
+            "log-lines",
+            None,
+            LOG_LINES,
+            "Log lines of one kind, such as 120/minute; the rest is counted. 0 is no limit.",
         ],
         [
             "invitation-timeout",
@@ -120,6 +126,10 @@ class Options(TwistedOptions):
             self["argon2"] = parse_cost(self["argon2"])
         except ValueError as error:
             raise UsageError(f"--argon2: {error}") from None
+        try:
+            self["log-lines"] = parse_rate(self["log-lines"])
+        except ValueError as error:
+            raise UsageError(f"--log-lines: {error}") from None
         for name in ("port", "database", "certificate", "private-key", "dh-params", "log-file"):
             if self[name] == "":
                 raise UsageError(f"--{name} needs a value")

@@ -13,6 +13,7 @@ from argon2.exceptions import HashingError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as TwistedOptions
@@ -25,8 +26,9 @@ from chatserver.database import Store, make_engine, parse_url, prepare
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
+from chatserver.limits import LOG_FLUSH_INTERVAL
 from chatserver.listening import listen
-from chatserver.log import Writable, make_observer, open_log_file
+from chatserver.log import ServerLog, Writable, make_observer, open_log_file
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import describe_address
@@ -52,7 +54,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
-    log = _make_log(options)
+    log = _make_log(options, reactor)
     dh_params = options["dh-params"]
     certificate, is_new = load_or_create(
         os.path.abspath(options["certificate"]),
@@ -95,7 +97,7 @@ def _try_hashing(passwords: Passwords) -> None:
         raise OperatorError(f"--argon2: this machine can't do that: {error}") from None
 
 
-def _make_log(options: Options) -> ILogObserver:
+def _make_log(options: Options, reactor: Any) -> ServerLog:
     """Return what writes the log: to its file, and under ``twistd -n`` to the terminal."""
     files: list[Writable] = []
     if options["log-file"] != NO_LOG_FILE:
@@ -104,7 +106,7 @@ def _make_log(options: Options) -> ILogObserver:
         raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
     if _twistd(options) is not None and not _is_daemon(options):
         files.append(sys.stdout)
-    return make_observer(files)
+    return make_observer(files, options["log-lines"], reactor.seconds)
 
 
 def _check_twistd(options: Options) -> None:
@@ -173,7 +175,7 @@ class ChatService(Service):
         certificate: ServerCertificate,
         factory: ChatFactory,
         accounts: Accounts,
-        log: ILogObserver,
+        log: ServerLog,
         runs_under_twistd: bool,
     ) -> None:
         self._reactor = reactor
@@ -183,6 +185,8 @@ class ChatService(Service):
         self._accounts = accounts
         self._observer = log
         self._runs_under_twistd = runs_under_twistd
+        self._flushing = LoopingCall(log.flush)
+        self._flushing.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
         """Join `parent`, an application. twistd takes its log observer from there."""
@@ -194,6 +198,7 @@ class ChatService(Service):
         """Start the threads, and tell the log once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
         self._accounts.start()
+        self._flushing.start(LOG_FLUSH_INTERVAL, now=False)
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
 
@@ -228,5 +233,8 @@ class ChatService(Service):
         finally:
             yield self._accounts.stop()
             self._log.info("AsyncChatServer stopped")
+            if self._flushing.running:
+                self._flushing.stop()
+            self._observer.flush()
             if not self._runs_under_twistd:
                 globalLogPublisher.removeObserver(self._observer)
