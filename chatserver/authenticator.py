@@ -12,6 +12,7 @@ from chatserver.accounts import (
     AccountsError,
     NameTakenError,
     NotAuthenticatedError,
+    StorageFailedError,
     TooBusyError,
 )
 from chatserver.addresses import Address
@@ -117,7 +118,9 @@ class AccountAuthenticator:
 
         def refuse(failure: Failure) -> None:
             error = failure.value
-            if isinstance(error, AccountsError):
+            if isinstance(error, StorageFailedError) and error.is_told:
+                conversation.refused(command, ErrorCode.FAILED)
+            elif isinstance(error, AccountsError):
                 code = _CODES.get(type(error), ErrorCode.FAILED)
                 self._refuse(conversation, command, code, client, str(error))
             else:

@@ -129,6 +129,20 @@ MAX_OLD_LOGS = 5
 """How many files before the present one are kept, as ``server.log.1`` to ``.5``. With these
 the log takes 60 MB at most, also when somebody floods it."""
 
+LOG_LINES = "120/minute"
+"""Log lines of one kind: two a second are more than anybody reads, and at 100 bytes a line a
+flood of one kind needs 14 hours to fill one file of `LOG_ROTATE_LENGTH`."""
+
+MAX_LOG_KINDS = 1000
+"""Kinds of log lines that are counted apart: many times what the server has. The rest shares."""
+
+DATABASE_TIMEOUT = 5.0
+"""Seconds in which the database must have answered one question, waiting for its turn included;
+then the client hears FAILED. As long as `POSTGRESQL_CONNECT_TIMEOUT`, about a person's patience."""
+
+LOG_FLUSH_INTERVAL = 60.0
+"""Seconds between looks for lines that were left out of the log and have not been told of yet."""
+
 CERTIFICATE_CHECK_INTERVAL = 60.0
 """Seconds between looks at the certificate's files: soon enough for a renewal, which comes weeks
 before the end, and four calls of stat cost nothing."""

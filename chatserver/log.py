@@ -8,11 +8,13 @@ A line has the local time, a level (INFO, WARNING or ERR) and the event::
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
@@ -21,8 +23,9 @@ from twisted.python.logfile import BaseLogFile, LogFile
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
+from chatserver.limits import LOG_ROTATE_LENGTH, MAX_LOG_KINDS, MAX_OLD_LOGS
 from chatserver.printable import escape
+from chatserver.rates import Rate
 
 DEFAULT_LOG_FILE = "logs/server.log"
 """Where the log goes, if nobody says otherwise: the reference server's file name."""
@@ -102,49 +105,193 @@ def open_log_file(path: str) -> LogFile:
         ) from error
 
 
-def make_observer(files: Iterable[Writable]) -> ILogObserver:
+def make_observer(
+    files: Iterable[Writable],
+    rate: Rate | None = None,
+    seconds: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = lambda text: None,
+) -> ServerLog:
     """Return an observer that writes each event's line to each of `files`, at once.
 
     What a text file's encoding can't hold is written as an escape. A file that fails (the
     disk is full, the terminal is gone) misses the line; the others get it all the same, and
     nothing is raised. Any thread may use it.
+
+    :param rate: how many lines of one kind are written; None for all
+    :param seconds: the clock that `rate` goes by
+    :param tell: is called with a line when a file can't be written any more, and with an empty
+        text when all can be
     """
-    return _Observer([_make_writer(file) for file in files])
+    return ServerLog([_Writer(file) for file in files], rate, seconds, tell)
+
+
+@dataclass
+class _Window:
+    """What came of one kind of event since `start`."""
+
+    start: float
+    written: int = 0
+    left_out: int = 0
+
+
+_Kind = tuple[object, ...]
 
 
 @implementer(ILogObserver)
-class _Observer:
-    """Gives each event's line to each of `writers`."""
+class ServerLog:
+    """Gives each event's line to each of `writers`, as `make_observer` says.
 
-    def __init__(self, writers: list[Callable[[str], None]]) -> None:
+    Events of one kind, those with the same format and level, are limited by `rate`, so that no
+    client can fill the disk or push out what else has happened. Of failures each type raised
+    at each place is a kind of its own: none is left out because of another. (None is exempt: a
+    client that finds a traceback could fill the disk with it.)
+    """
+
+    def __init__(
+        self,
+        writers: list[_Writer],
+        rate: Rate | None,
+        seconds: Callable[[], float],
+        tell: Callable[[str], None],
+    ) -> None:
         self._writers = writers
+        self._rate = rate
+        self._seconds = seconds
+        self._tell = tell
+        self._windows: dict[_Kind, _Window] = {}
         # Re-entrant, since what the garbage collector ends in the midst of a write may log.
         self._lock = RLock()
 
     def __call__(self, event: LogEvent) -> None:
-        """Write the line for `event`, if it has one."""
-        line = format_line(event)
-        if line is None:
+        """Write the line for `event`, if it has one and its kind has room."""
+        if event.get("log_level") is LogLevel.debug:
             return
         with self._lock:
-            for write in self._writers:
-                # The log is where a failure would have to be told.
-                with suppress(Exception):
-                    write(line + "\n")
+            if not self._has_room(event):
+                return
+            line = format_line(event)
+            if line is not None:
+                self._write(line)
+
+    def flush(self) -> None:
+        """Tell what was left out and what is missing, as far as its time has come.
+
+        To be called now and then, about once a minute: otherwise the next event tells it.
+        """
+        with self._lock:
+            now = self._seconds()
+            for kind, window in list(self._windows.items()):
+                self._end(kind, window, now)
+            self._write("")
+
+    def reopen(self) -> None:
+        """Open the log files of their paths anew: something, logrotate say, has moved them.
+
+        Where that fails, the old file is written on, and told so.
+        """
+        with self._lock:
+            for writer in self._writers:
+                try:
+                    writer.reopen()
+                except OSError as error:
+                    self._say(LogLevel.warn, _REOPEN_FAILED, reason=_explain(error))
+
+    def _has_room(self, event: LogEvent) -> bool:
+        if self._rate is None:
+            return True
+        now = self._seconds()
+        kind = _kind(event)
+        window = self._windows.get(kind)
+        if window is not None:
+            self._end(kind, window, now)
+        if kind not in self._windows and len(self._windows) >= MAX_LOG_KINDS:
+            kind = ("others", kind[1])
+        window = self._windows.setdefault(kind, _Window(now))
+        if window.written >= self._rate.amount:
+            window.left_out += 1
+            return False
+        window.written += 1
+        return True
+
+    def _end(self, kind: _Kind, window: _Window, now: float) -> None:
+        """Forget `window` if its time is over, and tell what was left out in it."""
+        if self._rate is None or now - window.start < self._rate.seconds:
+            return
+        # First, since what is written may log.
+        del self._windows[kind]
+        if window.left_out:
+            self._say(
+                LogLevel.warn,
+                'Left out: {count} lines like "{kind}" in the last {seconds:.0f} s',
+                count=window.left_out,
+                kind=kind[0],
+                seconds=now - window.start,
+            )
+
+    def _say(self, level: object, text: str, **more: object) -> None:
+        line = format_line(
+            {"log_format": text, "log_level": level, "log_time": time.time(), **more}
+        )
+        assert line is not None
+        self._write(line)
+
+    def _write(self, line: str) -> None:
+        before = [writer.reason for writer in self._writers]
+        for writer in self._writers:
+            writer.write(line)
+        after = [writer.reason for writer in self._writers]
+        reasons = [reason for reason in after if reason is not None]
+        if bool(reasons) is not any(before):
+            with suppress(Exception):
+                self._tell(f"the log cannot be written: {reasons[0]}" if reasons else "")
+        # Where it can still be read: on the terminal, if there is one.
+        fails_anew = [new for old, new in zip(before, after, strict=True) if new and not old]
+        if fails_anew and len(reasons) < len(after):
+            self._say(LogLevel.error, "A log cannot be written: {reason}", reason=fails_anew[0])
+
+
+_REOPEN_FAILED = "The log file cannot be opened anew: {reason}; the old one is written on"
+
+
+def _kind(event: LogEvent) -> _Kind:
+    """Return what tells `event` from those of another kind."""
+    failure = event.get("log_failure")
+    place: tuple[object, ...] = ()
+    if failure is not None:
+        frames = getattr(failure, "frames", None)
+        place = (getattr(failure, "type", None), *(frames[-1][1:3] if frames else ()))
+    form = event.get("log_format")
+    return (form if isinstance(form, str) else "", event.get("log_level"), *place)
 
 
 class _LogFile(LogFile):
-    """A `LogFile` that a failed rotation does not end.
+    """A `LogFile` that neither a failed rotation nor a full disk ends.
 
-    Twisted's own is closed for good then, or fails at each write. It happens where another
-    program holds the file (Windows), or where no more files can be opened just then.
+    Twisted's own is closed for good after a failed rotation, or fails at each write. It happens
+    where another program holds the file (Windows), or where no more files can be opened just
+    then. And it takes no notice of a write that was cut short.
     """
 
     def write(self, data: str | bytes) -> None:
-        """Write `data`, after opening the file again if the last rotation could not."""
+        """Write all of `data` or, with an OSError, nothing of it."""
         if self._file.closed:
             self._openFile()  # type: ignore[no-untyped-call]
-        super().write(data)  # type: ignore[no-untyped-call]
+        if self.shouldRotate():  # type: ignore[no-untyped-call]
+            self.flush()  # type: ignore[no-untyped-call]
+            self.rotate()
+        rest = memoryview(data.encode() if isinstance(data, str) else data)
+        length = len(rest)
+        written = 0
+        try:
+            while written < length:
+                written += _write_some(self._file, rest[written:])
+        except OSError:
+            if written:
+                # No half line stays: there is always room for less.
+                self._file.seek(-written, os.SEEK_END)
+                self._file.truncate()
+            raise
+        self.size += length
 
     def rotate(self) -> None:
         """Begin a new file, or else go on in the present one for another `LOG_ROTATE_LENGTH`."""
@@ -155,19 +302,90 @@ class _LogFile(LogFile):
                 self._openFile()  # type: ignore[no-untyped-call]
             self.size = 0
 
+    def reopen(self) -> None:
+        """Open the file of this path, which may be another by now, or go on in the old one.
 
-def _make_writer(file: Writable) -> Callable[[str], None]:
-    """Return what writes text to `file` and flushes it."""
-    # A LogFile takes text too, but counts its characters and not its bytes.
-    is_binary = isinstance(file, BaseLogFile | io.RawIOBase | io.BufferedIOBase)
-    encoding = "utf-8" if is_binary else getattr(file, "encoding", None) or "utf-8"
+        :raises OSError: it can't be opened; the old one is kept.
+        """
+        old = self._file
+        self._openFile()  # type: ignore[no-untyped-call] # which sets self._file if it succeeds
+        old.close()
 
-    def write(text: str) -> None:
-        data = text.encode(encoding, "backslashreplace")
-        file.write(data if is_binary else data.decode(encoding))
+
+def _write_some(file: Any, data: memoryview) -> int:
+    """Write what `file` takes of `data`, and return how much that is."""
+    written: int | None = file.write(data)
+    if not written:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return written
+
+
+class _Writer:
+    """Writes lines to `file` and flushes it; remembers how many it missed.
+
+    `reason` tells why the last line could not be written; it is None if it was.
+    """
+
+    def __init__(self, file: Writable) -> None:
+        self._file = file
+        # A LogFile takes text too, but counts its characters and not its bytes.
+        self._is_binary = isinstance(file, BaseLogFile | io.RawIOBase | io.BufferedIOBase)
+        self._encoding = "utf-8" if self._is_binary else getattr(file, "encoding", None) or "utf-8"
+        self._missing = 0
+        self._half = False
+        self._why = ""
+        self.reason: str | None = None
+
+    def reopen(self) -> None:
+        """Open the file anew, if it is a log file."""
+        if isinstance(self._file, _LogFile):
+            self._file.reopen()
+
+    def write(self, line: str) -> None:
+        """Write `line`, before it what there is to tell of missing ones. Nothing is raised.
+
+        An empty line is none: then only that is told.
+        """
+        text = f"{line}\n" if line else ""
+        if self._missing:
+            told = format_line(
+                {
+                    "log_format": "Missing here: {count} lines, which could not be written: {why}",
+                    "log_level": LogLevel.warn,
+                    "log_time": time.time(),
+                    "count": self._missing,
+                    "why": self._why,
+                }
+            )
+            text = ("\n" if self._half else "") + f"{told}\n{text}"
+        if not text:
+            return
+        try:
+            self._write(text)
+        except Exception as error:  # The log is where a failure would have to be told.
+            self._missing += bool(line)
+            self.reason = self._why = _explain(error)
+        else:
+            self._missing, self._half, self.reason = 0, False, None
+
+    def _write(self, text: str) -> None:
+        data = text.encode(self._encoding, "backslashreplace")
+        file: Any = self._file
+        if isinstance(file, io.RawIOBase):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[_write_some(file, rest) :]
+                self._half = bool(rest)
+        else:
+            file.write(data if self._is_binary else data.decode(self._encoding))
+        half, self._half = self._half, not isinstance(file, BaseLogFile)
         file.flush()
+        self._half = half
 
-    return write
+
+def _explain(error: Exception) -> str:
+    """Return in a few words what went wrong with a file."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _format_time(when: float | None) -> str:

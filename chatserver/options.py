@@ -24,6 +24,7 @@ from chatserver.limits import (
     HANDSHAKE_TIMEOUT,
     INVITATION_TIMEOUT,
     INVITATIONS,
+    LOG_LINES,
     LOGIN_TIMEOUT,
     MIN_PASSWORD_LENGTH,
     REGISTRATIONS,
@@ -175,6 +176,12 @@ class Options(TwistedOptions):
             "Seconds from there until a client has logged in.",
         ],
         [
+            "log-lines",
+            None,
+            LOG_LINES,
+            "Log lines of one kind; what is left out is counted.",
+        ],
+        [
             "invitation-timeout",
             None,
             f"{INVITATION_TIMEOUT:g}",
@@ -269,7 +276,7 @@ class Options(TwistedOptions):
             "drain-timeout",
         ):
             self[name] = self._seconds(name)
-        for name in ("registrations", "failed-logins", "invitations"):
+        for name in ("registrations", "failed-logins", "invitations", "log-lines"):
             self[name] = self._rate(name)
         self["connections-per-address"] = self._number("connections-per-address")
         if self["max-connections"] != AUTO:

@@ -12,6 +12,7 @@ from argon2.exceptions import HashingError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 from twisted.python.usage import Options as TwistedOptions
@@ -25,9 +26,9 @@ from chatserver.descriptors import connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
-from chatserver.limits import ConnectionLimits
+from chatserver.limits import LOG_FLUSH_INTERVAL, ConnectionLimits
 from chatserver.listening import listen
-from chatserver.log import Writable, make_observer, open_log_file
+from chatserver.log import ServerLog, Writable, make_observer, open_log_file
 from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
@@ -55,7 +56,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
-    log = _make_log(options)
+    log = _make_log(options, reactor)
     names = ("certificate", "private-key", "dh-params", "client-ca")
     paths = (options[name] and os.path.abspath(options[name]) for name in names)
     certificate = Renewal(CertificateFiles(*paths), reactor)
@@ -114,7 +115,7 @@ def _try_hashing(passwords: Passwords) -> None:
         raise OperatorError(f"--argon2: this machine can't do that: {error}") from None
 
 
-def _make_log(options: Options) -> ILogObserver:
+def _make_log(options: Options, reactor: Any) -> ServerLog:
     """Return what writes the log: to its file, and under ``twistd -n`` to the terminal."""
     files: list[Writable] = []
     if options["log-file"] != NO_LOG_FILE:
@@ -123,7 +124,7 @@ def _make_log(options: Options) -> ILogObserver:
         raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
     if _twistd(options) is not None and not _is_daemon(options):
         files.append(sys.stdout)
-    return make_observer(files)
+    return make_observer(files, options["log-lines"], reactor.seconds)
 
 
 def _check_twistd(options: Options) -> None:
@@ -194,7 +195,7 @@ class ChatService(Service):
         certificate: Renewal,
         factory: ChatFactory,
         accounts: Accounts,
-        log: ILogObserver,
+        log: ServerLog,
         files: int | None,
         limits: ConnectionLimits,
         runs_under_twistd: bool,
@@ -209,7 +210,9 @@ class ChatService(Service):
         self._files = files
         self._limits = limits
         self._runs_under_twistd = runs_under_twistd
-        self._hang_up = HangUp(reactor, [certificate.reload])
+        self._hang_up = HangUp(reactor, [log.reopen, certificate.reload])
+        self._flushing = LoopingCall(log.flush)
+        self._flushing.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
         """Join `parent`, an application. twistd takes its log observer from there."""
@@ -226,6 +229,7 @@ class ChatService(Service):
         # gave it may send the signal at once, which without a handler ends the process.
         self._hang_up.start()
         self._accept_rest.start()
+        self._flushing.start(LOG_FLUSH_INTERVAL, now=False)
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
 
@@ -274,5 +278,8 @@ class ChatService(Service):
             yield self._accounts.stop()
             self._hang_up.stop()  # Last: until then the signal would end what is under way.
             self._log.info("AsyncChatServer stopped")
+            if self._flushing.running:
+                self._flushing.stop()
+            self._observer.flush()
             if not self._runs_under_twistd:
                 globalLogPublisher.removeObserver(self._observer)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -25,6 +30,7 @@ from zope.interface.verify import verifyObject
 
 from chatserver import log as log_module
 from chatserver.log import (
+from chatserver.rates import parse_rate
     LogFileError,
     format_line,
     make_observer,
@@ -233,8 +239,12 @@ class ObserverTests(SynchronousTestCase):
         observe(event("1"))
         full.full = False
         observe(event("2"))
-        self.assertEqual(good.getvalue(), f"{STAMP} [INFO] 1\n{STAMP} [INFO] 2\n")
-        self.assertEqual(full.getvalue(), f"{STAMP} [INFO] 2\n")
+        first, told, second = good.getvalue().splitlines()
+        self.assertEqual([first, second], [f"{STAMP} [INFO] 1", f"{STAMP} [INFO] 2"])
+        self.assertRegex(told, r"\[ERR\] A log cannot be written: ")
+        missing, second = full.getvalue().splitlines()
+        self.assertRegex(missing, r"\[WARNING\] Missing here: \d lines, .*No space left")
+        self.assertEqual(second, f"{STAMP} [INFO] 2")
 
     def test_logs_while_writing(self) -> None:
         """What is logged in the midst of a write does not stop the server."""
@@ -249,6 +259,162 @@ class ObserverTests(SynchronousTestCase):
         observe = make_observer([Collecting(), good])
         observe(event("x"))
         self.assertEqual(good.getvalue().count("\n"), 2)
+
+
+class FloodTests(SynchronousTestCase):
+    """A limit to the lines of one kind."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.out = io.StringIO()
+        self.observe = make_observer([self.out], parse_rate("2/minute"), self.clock.seconds)
+
+    def lines(self) -> list[str]:
+        """Return what was logged, after its times."""
+        return [line.partition("] ")[2] for line in self.out.getvalue().splitlines()]
+
+    def say(self, number: int, text: str = "Client: {client}", **more: Any) -> None:
+        """Log `number` events of one kind."""
+        for client in range(number):
+            self.observe(event("") | {"log_format": text, "client": client} | more)
+
+    def test_left_out(self) -> None:
+        """What is past the limit is left out, and told by the next event of its kind."""
+        self.say(5)
+        self.assertEqual(self.lines(), ["[INFO] Client: 0", "[INFO] Client: 1"])
+        self.clock.advance(60)
+        self.say(1)
+        self.assertEqual(
+            self.lines()[2:],
+            [
+                '[WARNING] Left out: 3 lines like "Client: {client}" in the last 60 s',
+                "[INFO] Client: 0",
+            ],
+        )
+
+    def test_flush(self) -> None:
+        """Without another event `flush` tells it, once, and not before the time is over."""
+        self.say(5)
+        self.observe.flush()
+        self.assertEqual(len(self.lines()), 2)
+        self.clock.advance(60)
+        self.observe.flush()
+        self.observe.flush()
+        self.assertEqual(len(self.lines()), 3)
+
+    def test_kinds(self) -> None:
+        """Another text, another level and a failure of another place have room of their own."""
+
+        def other() -> Failure:
+            try:
+                raise RuntimeError
+            except RuntimeError:
+                return Failure()
+
+        for more in (
+            {},
+            {"text": "Other"},
+            {"log_level": LogLevel.warn},
+            {"log_failure": failure()},
+            {"log_failure": other()},
+        ):
+            self.say(3, **more)
+        self.assertEqual(len(self.lines()), 10)
+
+    def test_many_kinds(self) -> None:
+        """Kinds without end take no memory without end."""
+        self.patch(log_module, "MAX_LOG_KINDS", 3)
+        for number in range(10):
+            self.say(1, text=f"kind {number}")
+        self.assertEqual(len(self.lines()), 5)
+
+    def test_no_limit(self) -> None:
+        """Without a rate every line is written."""
+        self.observe = make_observer([self.out])
+        self.say(500)
+        self.assertEqual(len(self.lines()), 500)
+
+
+class Disk(io.RawIOBase):
+    """A file that takes `room` bytes and no more, cutting the last write short."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.data = b""
+
+    def write(self, data: Any, /) -> int:
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= len(taken)
+        self.data += taken
+        return len(taken)
+
+
+class FullDiskTests(SynchronousTestCase):
+    """A full disk under the log."""
+
+    def test_half_line(self) -> None:
+        """After a line that was cut short, the next one begins a line of its own, which tells
+        how many are missing and why; others are told of the trouble and its end.
+        """
+        disk = Disk(40)
+        told: list[str] = []
+        observe = make_observer([disk], tell=told.append)
+        for text in ("1", "2", "3"):
+            observe(event(text))
+        self.assertEqual(told, ["the log cannot be written: No space left on device"])
+        disk.room = 10_000
+        observe.flush()
+        observe(event("4"))
+        first, _half, missing, last = disk.data.decode().splitlines()
+        self.assertEqual([first, last], [f"{STAMP} [INFO] 1", f"{STAMP} [INFO] 4"])
+        self.assertIn(
+            "[WARNING] Missing here: 2 lines, which could not be written: No space left", missing
+        )
+        self.assertEqual(told[1:], [""])
+
+    def test_device(self) -> None:
+        """On /dev/full every write fails, and nothing is raised."""
+        if not os.path.exists("/dev/full"):
+            raise SkipTest("needs /dev/full")
+        file, good = open_log_file("/dev/full"), io.StringIO()
+        self.addCleanup(file.close)
+        observe = make_observer([file, good])
+        observe(event("1"))
+        observe(event("2"))
+        self.assertEqual(good.getvalue().count("[INFO]"), 2)
+        self.assertEqual(good.getvalue().count("A log cannot be written: No space left"), 1)
+
+    def test_real_disk(self) -> None:
+        """On a disk that is really full whole lines stay, rotation takes nothing away, and the
+        log goes on when there is room.
+        """
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]
+        if (
+            sys.platform != "linux"
+            or subprocess.run(mount, capture_output=True, check=False).returncode
+        ):
+            raise SkipTest("needs the right to mount a file system")
+        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+        self.patch(log_module, "LOG_ROTATE_LENGTH", 30_000)
+        path = os.path.join(folder, "server.log")
+        file = open_log_file(path)
+        self.addCleanup(file.close)
+        observe = make_observer([file])
+        for number in range(800):
+            observe(event(f"{number} {'x' * 100}"))
+        names = sorted(os.listdir(folder), reverse=True)
+        texts = [Path(folder, name).read_text() for name in names]
+        self.assertTrue(all(text.endswith("\n") for text in texts if text))
+        numbers = [int(line.split()[3]) for line in "".join(texts).splitlines()]
+        self.assertEqual(numbers, list(range(len(numbers))))
+        self.assertLess(len(numbers), 800)
+        os.remove(f"{path}.2")
+        observe(event("again"))
+        self.assertIn(f"Missing here: {800 - len(numbers)} lines", Path(path).read_text())
 
 
 class FileTests(SynchronousTestCase):
@@ -373,8 +539,36 @@ class FileTests(SynchronousTestCase):
         observe(event("lost"))
         self.patch(os, "umask", os_umask)
         observe(event("2"))
-        self.assertEqual(self.read(), f"{STAMP} [INFO] 2\n")
+        told, second = self.read().splitlines()
+        self.assertIn("Missing here: 2 lines, which could not be written: Too many open", told)
+        self.assertEqual(second, f"{STAMP} [INFO] 2")
         self.assertEqual(self.read(".1"), f"{STAMP} [INFO] 1\n")
+
+    def test_reopen(self) -> None:
+        """After the file was moved, `reopen` begins a new one, for its owner only."""
+        observe = make_observer([self.open(), io.StringIO()])
+        observe(event("1"))
+        os.rename(self.path, self.path + ".old")
+        observe(event("2"))
+        observe.reopen()
+        observe(event("3"))
+        self.assertEqual(self.read(), f"{STAMP} [INFO] 3\n")
+        self.assertEqual(self.read(".old").count("\n"), 2)
+        self.assertEqual(self.mode(self.path), 0o600)
+
+    def test_reopen_without_folder(self) -> None:
+        """Where no file can be opened, the old one is written on, and told so."""
+        if os.name != "posix":
+            raise SkipTest("an open file can't be moved on Windows")
+        folder = os.path.dirname(self.path)
+        observe = make_observer([self.open()])
+        os.rename(folder, folder + ".old")
+        observe.reopen()
+        observe(event("1"))
+        with open(os.path.join(folder + ".old", "server.log"), encoding="utf-8") as file:
+            told, last = file.read().splitlines()
+        self.assertIn("[WARNING] The log file cannot be opened anew: No such file", told)
+        self.assertEqual(last, f"{STAMP} [INFO] 1")
 
     def test_device(self) -> None:
         """A device keeps its mode, and is not renamed."""
