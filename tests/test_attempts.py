@@ -91,7 +91,7 @@ class AttemptsTests(TestCase):
         """A database that fails locks nobody out."""
         for _ in range(AMOUNT + 1):
             attempt = self.make("alice", HOME)
-            self.tried.pop().errback(StorageFailedError())
+            self.tried.pop().errback(StorageFailedError("away"))
             self.failureResultOf(attempt, StorageFailedError)
 
     def test_at_once(self) -> None:

@@ -30,12 +30,12 @@ from zope.interface.verify import verifyObject
 
 from chatserver import log as log_module
 from chatserver.log import (
-from chatserver.rates import parse_rate
     LogFileError,
     format_line,
     make_observer,
     open_log_file,
 )
+from chatserver.rates import parse_rate
 
 WHEN = 1751898153.9
 STAMP = time.strftime("[%Y-%m-%d %H:%M:%S]", time.localtime(WHEN))
