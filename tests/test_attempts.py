@@ -22,6 +22,12 @@ class AttemptsTests(TestCase):
         self.clock = Clock()
         self.attempts = LoginAttempts(self.clock, Rate(AMOUNT, 60, "3/minute"))
         self.tried: list[Deferred[None]] = []
+        self.addCleanup(self.end_all)
+
+    def end_all(self) -> None:
+        """Let no attempt wait for ever: the garbage collector would end it in another test."""
+        while self.tried:
+            self.tried.pop(0).callback(None)
 
     def make(self, name: str, network: str | None) -> Deferred[None]:
         """Make an attempt, which is under way until `tried` is fired."""
