@@ -162,6 +162,7 @@ class Hold(Enum):
     OUTCOME = "what the last packet asked for is not decided"
     BACKLOG = "the client does not read what it is sent"
     PEER_BACKLOG = "the chat partner does not read what it is sent"
+    PAUSE = "the client asks for too much"
 
 
 class Wire(Protocol):
@@ -185,6 +186,9 @@ class Wire(Protocol):
 
     def release(self, reason: Hold) -> None:
         """`reason` does not hold any more. Nothing happens if it did not before."""
+
+    def pause(self) -> None:
+        """Hold for a moment: the client was told to slow down."""
 
 
 class Authenticator(Protocol):
@@ -477,6 +481,8 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         # in the chat that it accepted. It can't repeat, as the invitation is forgotten.
         if command not in (Command.ACK, Command.ERROR) or code is ErrorCode.LOST:
             core.answer_error(code)
+        if code is ErrorCode.SLOW_DOWN:
+            core.wire.pause()
         core.wire.release(Hold.OUTCOME)
 
     @deciding.upon(Conversation.chat_opened).to(in_chat)

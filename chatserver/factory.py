@@ -76,7 +76,9 @@ class ChatFactory(Factory):
 
     def ended(self, connection: ChatProtocol) -> None:
         """See `Connections`."""
-        self._connections.discard(connection)
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
         if (network := connection.address.network) is not None:
             self._by_network[network] -= 1
             if not self._by_network[network]:

@@ -79,6 +79,10 @@ MAX_RECEIVED_INVITATIONS = 32
 MIN_PASSWORD_LENGTH = 8
 """Bytes of a new password, at least: NIST SP 800-63B, for passwords that people choose."""
 
+SLOWDOWN_PAUSE = 1.0
+"""Seconds in which no packet is taken from a client that was told SLOWDOWN. Refusing costs little,
+but a client that asks again at once would keep the reactor busy with it."""
+
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""
 

@@ -31,7 +31,13 @@ from chatserver.conversation import (
     packet_received,
 )
 from chatserver.keepalive import KEEP_ALIVE_TIMEOUT, keep_alive
-from chatserver.limits import CLOSE_TIMEOUT, PACKETS_PER_TURN, READ_AHEAD, ConnectionLimits
+from chatserver.limits import (
+    CLOSE_TIMEOUT,
+    PACKETS_PER_TURN,
+    READ_AHEAD,
+    SLOWDOWN_PAUSE,
+    ConnectionLimits,
+)
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
 from chatserver.tls import client_subject
 
@@ -57,7 +63,7 @@ class Connections(TypingProtocol):
         """`connection` is there."""
 
     def ended(self, connection: ChatProtocol, /) -> None:
-        """`connection` is gone."""
+        """`connection` is gone. This may be told more than once."""
 
 
 class PacketReceiver(Protocol):
@@ -203,6 +209,7 @@ class ChatProtocol(PacketReceiver):
         self._connections = connections
         self._deadline: IDelayedCall | None = None
         self._login_deadline: IDelayedCall | None = None
+        self._pause_end: IDelayedCall | None = None
         self._close_timeout: float | None = CLOSE_TIMEOUT
         self._is_secure = False
         self._is_closed = False
@@ -276,8 +283,9 @@ class ChatProtocol(PacketReceiver):
         self._is_gone = self._is_lost = True
         self._stall_watch.stop()
         self._cancel_deadline()
-        if self._login_deadline is not None and self._login_deadline.active():
-            self._login_deadline.cancel()
+        for call in (self._login_deadline, self._pause_end):
+            if call is not None and call.active():
+                call.cancel()
         end = describe_end(reason)
         if self._is_secure:
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
@@ -305,6 +313,12 @@ class ChatProtocol(PacketReceiver):
         """See `Wire`."""
         if not (self._is_closed or self._is_gone):
             self._stall_watch.wrote(self.sendPacket(packet))
+
+    def pause(self) -> None:
+        """See `Wire`. It lasts `SLOWDOWN_PAUSE`."""
+        if not (self._is_closed or self._is_gone):
+            self.hold(Hold.PAUSE)
+            self._pause_end = self._clock.callLater(SLOWDOWN_PAUSE, self.release, Hold.PAUSE)
 
     def finish(self) -> None:
         """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off.

@@ -126,6 +126,9 @@ class World:
     def release(self, reason: Hold) -> None:
         self.calls.append("release" if reason is Hold.OUTCOME else "peer-release")
 
+    def pause(self) -> None:
+        self.calls.append("pause")
+
     # Authenticator
     def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         self.calls.append("register")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chatserver.packets import Command
 from tests.blocking import Client
-from tests.processes import CHEAP, OK, ProcessTestCase, Server, script
+from tests.processes import CHEAP, NO_RATES, OK, ProcessTestCase, Server, script, until
 
 
 class KillTests(ProcessTestCase):
@@ -22,7 +22,7 @@ class KillTests(ProcessTestCase):
         """After the restart every name that was acknowledged is there, with its password."""
         folder = self.folder()
         acknowledged: list[bytes] = []
-        command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP]
+        command = [*script("twistd"), "-n", "asyncchat", "--port", "0", *CHEAP, *NO_RATES]
         server = self.serve(command, folder)
         for number in range(self.rounds):
             port = self.port_of(server)
@@ -33,8 +33,7 @@ class KillTests(ProcessTestCase):
             before = len(acknowledged)
             for thread in threads:
                 thread.start()
-            while len(acknowledged) < before + 4:
-                time.sleep(0.001)
+            until(lambda: len(acknowledged) >= before + 4, "four registrations")  # noqa: B023
             time.sleep(random.uniform(0, 0.05))  # any moment will do
             server.kill()
             for thread in threads:

@@ -20,11 +20,13 @@ from chatserver.limits import (
     LOGIN_TIMEOUT,
     PACKETS_PER_TURN,
     READ_AHEAD,
+    SLOWDOWN_PAUSE,
     ConnectionLimits,
 )
 from chatserver.log import format_line
 from chatserver.packets import MAX_BODY, Command, Packet, encode
 from chatserver.protocol import ChatProtocol, address_of
+from chatserver.rates import Rate
 from tests.memory import MemoryClient, MemoryServer
 
 OK = Packet(Command.ACK, b"OK")
@@ -226,6 +228,39 @@ class ClosingTests(ServerCase):
         bob = self.server.log_in("bob")
         bob.send(Packet(Command.CHAT_REQUEST, b"alice"))
         self.assertEqual(bob.take(), [error("NOPE")])
+
+    def test_counted_once(self) -> None:
+        """A client that breaks off in the midst of its login does not count any more, once."""
+        self.server.authenticator.is_slow = True
+        client = self.server.connect()
+        client.send(LOGIN)
+        client.reset()
+        self.server.authenticator.decide()
+        self.server.run()
+        self.assertEqual(dict(self.server.factory._by_network), {})
+
+    def test_pause(self) -> None:
+        """Who was told SLOWDOWN is not heard for a moment; what it sends meanwhile is not lost."""
+        self.server = MemoryServer(invitations=Rate(1, 60, "1/minute"))
+        alice, bob = self.server.log_in("alice"), self.server.log_in("bob")
+        alice.send(*[Packet(Command.CHAT_REQUEST, b"bob")] * 3, UNKNOWN)
+        self.assertEqual(alice.take(), [Packet(Command.ACK, b"SENT"), error("SLOWDOWN")])
+        bob.send(Packet(Command.CHAT_ACCEPT))
+        self.assertEqual(alice.take(), [Packet(Command.CHAT_ACCEPT, b"bob")])
+        self.server.advance(SLOWDOWN_PAUSE)
+        self.assertEqual(alice.take(), [error("BUSY"), UNKN])
+
+    def test_pause_ends_with_the_connection(self) -> None:
+        """Who goes during the pause leaves no timer behind."""
+        self.server = MemoryServer(invitations=Rate(1, 60, "1/minute"))
+        for end in (MemoryClient.close, MemoryClient.reset, MemoryClient.say_goodbye):
+            client = self.server.log_in("alice")
+            client.send(*[Packet(Command.CHAT_REQUEST, b"bob")] * 2)
+            self.assertEqual(client.take()[-1], error("SLOWDOWN"))
+            end(client)
+            self.server.advance(CLOSE_TIMEOUT)
+            self.server.advance(LOGIN_TIMEOUT)
+            self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
     def test_no_login_deadline_after_login(self) -> None:
         """Who has logged in may be quiet for ever."""
