@@ -72,6 +72,8 @@ def small_packets(control: Control, port: int, name: str) -> int:
         while control.is_running:
             client.send_bytes(data)
             for _ in range(answers):
+                if not control.is_running:  # Who is told SLOWDOWN has an answer a second.
+                    return sent
                 client.receive()
             sent += len(batch)
     return sent
