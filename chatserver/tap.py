@@ -34,6 +34,7 @@ from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
 from chatserver.renewal import CertificateFiles, Renewal
 from chatserver.signals import HangUp
+from chatserver.systemd import Systemd
 
 __all__ = ["Options", "makeService"]
 
@@ -210,6 +211,7 @@ class ChatService(Service):
         self._files = files
         self._limits = limits
         self._runs_under_twistd = runs_under_twistd
+        self._systemd = Systemd(reactor)
         self._hang_up = HangUp(reactor, [log.reopen, certificate.reload])
         self._flushing = LoopingCall(log.flush)
         self._flushing.clock = reactor
@@ -244,6 +246,7 @@ class ChatService(Service):
         )
         self._log_room()
         self._certificate.tell()
+        self._systemd.ready(f"listens on {address_of(self.port.getHost())}")
 
     def _log_room(self) -> None:
         """Log how many connections there may be, and warn if there can't be as many."""
@@ -266,6 +269,7 @@ class ChatService(Service):
         """Stop: take no more clients, end the connections, then the threads."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._certificate.stop()
+        self._systemd.stopping()
         if self._runs_under_twistd:
             # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -276,6 +280,7 @@ class ChatService(Service):
             yield self._factory.shut_down()
         finally:
             yield self._accounts.stop()
+            self._systemd.stop()
             self._hang_up.stop()  # Last: until then the signal would end what is under way.
             self._log.info("AsyncChatServer stopped")
             if self._flushing.running:
