@@ -72,7 +72,7 @@ class LocalDirectory:
 
     :param clock: where the time-outs of invitations run
     :param invitation_timeout: seconds that an invitation waits for its answer; None is for ever
-    :param invitations: how often one user may invite; None is no limit
+    :param invitations: how often one connection may invite; None is no limit
     """
 
     _log = Logger()

@@ -372,6 +372,12 @@ class ChatProtocol(PacketReceiver):
         return None if stall_timeout is None else max(stall_timeout, KEEP_ALIVE_TIMEOUT)
 
     def _time_out_login(self) -> None:
+        if not self._core.name:
+            self._log.warn(
+                "Not logged in after {seconds:g} s: {client}",
+                client=str(self),
+                seconds=self._limits.login_timeout,
+            )
         self._conversation.login_timed_out()
 
     def _set_deadline(self, seconds: float | None) -> None:

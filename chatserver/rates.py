@@ -30,7 +30,7 @@ def parse_rate(text: str) -> Rate | None:
     """
     if text.strip() == "0":
         return None
-    # Not at the top: half of what it takes to start, and only the options need it.
+    # Not at the top: only the options need it, and it takes a tenth of a second.
     from limits import parse_many  # noqa: PLC0415
 
     try:
