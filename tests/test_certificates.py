@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS
@@ -38,6 +38,7 @@ from chatserver.certificates import (
     CertificateError,
     ServerCertificate,
     create_self_signed,
+    describe_subject,
     load,
     load_or_create,
 )
@@ -85,14 +86,18 @@ def make_certificate(
     authority: bool = False,
     start: datetime = NOW - DAY,
     end: datetime = NOW + DAY,
+    more: x509.ExtensionType | None = None,
 ) -> x509.Certificate:
-    """Return a certificate for `key`, signed by itself or by `issuer`, a name and a key."""
+    """Return a certificate for `key`, signed by itself or by `issuer`, a name and a key.
+
+    `more` is an extension that it has as well.
+    """
     issuer_name, signer = issuer or (subject, key)
 
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name(subject))
         .issuer_name(name(issuer_name))
@@ -102,7 +107,11 @@ def make_certificate(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(authority, None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
-        .sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+    )
+    if more is not None:
+        builder = builder.add_extension(more, critical=False)
+    return builder.sign(
+        signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     )
 
 
@@ -135,8 +144,16 @@ def connect_tls(client: SSL.Context, server: ServerCertificate) -> tuple[Any, An
 
     :raises SSL.Error: the server or the client refuses.
     """
-    ours = SSL.Connection(server.tls_options.getContext(), None)
     theirs = SSL.Connection(client, None)
+    return theirs, accept_tls(theirs, server)
+
+
+def accept_tls(theirs: Any, server: ServerCertificate) -> Any:
+    """Let a client's connection and the server shake hands; return the server's connection.
+
+    :raises SSL.Error: the server or the client refuses.
+    """
+    ours = SSL.Connection(server.tls_options.getContext(), None)
     ours.set_accept_state()
     theirs.set_connect_state()
     for _ in range(5):
@@ -144,7 +161,7 @@ def connect_tls(client: SSL.Context, server: ServerCertificate) -> tuple[Any, An
             with contextlib.suppress(SSL.WantReadError):
                 here.do_handshake()
             move(here, there)
-    return theirs, ours
+    return ours
 
 
 def move(here: Any, there: Any) -> None:
@@ -762,6 +779,131 @@ class HandshakeTests(Case):
         move(ours, theirs)
         error = self.assertRaises(SSL.Error, theirs.recv, 1)
         self.assertEqual(error.args[0][0][2], "no renegotiation")
+
+
+class ClientCertificateTests(Case):
+    """Clients that have to show a certificate."""
+
+    VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
+
+    def setUp(self) -> None:
+        """Make a CA, and a server that asks for a certificate which that has signed."""
+        super().setUp()
+        self.write_pair(ec_key())
+        self.ca_key = ec_key()
+        self.ca = make_certificate(self.ca_key, subject="CA", authority=True)
+        self.server = self.load_with(self.ca)
+
+    def load_with(self, *authorities: x509.Certificate) -> ServerCertificate:
+        """Load the server's files, with `authorities` for the clients."""
+        path = self.path("ca.crt")
+        self.write(path, *map(certificate_pem, authorities))
+        return load(self.certificate, self.key, None, NOW, client_ca_path=path)
+
+    def client(self, version: int, issuer: tuple[str, Key] | None = None, **how: Any) -> Any:
+        """Return a client with a certificate; the CA signs it unless another does."""
+        key = ec_key()
+        certificate = make_certificate(key, issuer=issuer or ("CA", self.ca_key), **how)
+        context = client_context(version)
+        context.use_certificate(crypto.X509.from_cryptography(certificate))
+        context.use_privatekey(crypto.PKey.from_cryptography_key(key))
+        return context
+
+    def assert_client_refused(self, client: SSL.Context, reason: str) -> None:
+        """Check that the handshake fails at the server, with `reason`."""
+        error = self.assertRaises(SSL.Error, connect_tls, client, self.server)
+        self.assertEqual(error.args[0][-1][2], reason)
+
+    def test_accepted(self) -> None:
+        """A certificate that the CA has signed is taken, and the server knows whose it is."""
+        for version in self.VERSIONS:
+            _, ours = connect_tls(self.client(version, subject="alice"), self.server)
+            certificate = ours.get_peer_certificate(as_cryptography=True)
+            self.assertEqual(describe_subject(certificate), "CN=alice")
+
+    def test_refused(self) -> None:
+        """None at all, one of another CA of the same name, one that has expired, and one that
+        is for servers only are refused.
+        """
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        for version in self.VERSIONS:
+            self.assert_client_refused(client_context(version), "peer did not return a certificate")
+            for refused in (
+                self.client(version, ("CA", ec_key())),
+                self.client(version, start=NOW - 3 * DAY, end=NOW - 2 * DAY),
+                self.client(version, more=purpose),
+            ):
+                self.assert_client_refused(refused, "certificate verify failed")
+
+    def test_purpose(self) -> None:
+        """A certificate that says that it is for clients is taken."""
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        for version in self.VERSIONS:
+            connect_tls(self.client(version, more=purpose), self.server)
+
+    def test_no_resumption(self) -> None:
+        """Nobody gets in with the session of a client that has shown a certificate."""
+        key = ec_key()
+        certificate = make_certificate(key, issuer=("CA", self.ca_key))
+        for version in self.VERSIONS:
+            context = client_context(version)
+            theirs, thief = SSL.Connection(context, None), SSL.Connection(context, None)
+            theirs.use_certificate(crypto.X509.from_cryptography(certificate))
+            theirs.use_privatekey(crypto.PKey.from_cryptography_key(key))
+            ours = accept_tls(theirs, self.server)
+            ours.send(b"x")  # With TLS 1.3 the session comes right before the data.
+            move(ours, theirs)
+            theirs.recv(1)
+            session = theirs.get_session()
+            assert session is not None
+            thief.set_session(session)
+            error = self.assertRaises(SSL.Error, accept_tls, thief, self.server)
+            self.assertEqual(error.args[0][-1][2], "peer did not return a certificate")
+
+    def test_names(self) -> None:
+        """The server tells clients whose certificates it takes."""
+        other = make_certificate(ec_key(), subject="other", authority=True)
+        for version in self.VERSIONS:
+            theirs, _ = connect_tls(self.client(version), self.load_with(self.ca, other))
+            names = [name.CN for name in theirs.get_client_ca_list()]
+            self.assertEqual(names, ["CA", "other"])
+
+    def test_intermediate(self) -> None:
+        """A CA below another is enough; those below the one in the file are sent by the client."""
+        key = ec_key()
+        middle = make_certificate(key, subject="middle", issuer=("CA", self.ca_key), authority=True)
+        for version in self.VERSIONS:
+            client = self.client(version, ("middle", key))
+            connect_tls(client, self.load_with(middle))
+            self.assert_client_refused(client, "certificate verify failed")
+            client = self.client(version, ("middle", key))
+            client.add_extra_chain_cert(crypto.X509.from_cryptography(middle))
+            connect_tls(client, self.server)
+
+    def test_old_authority(self) -> None:
+        """A CA that has expired does no harm beside one that is good."""
+        old = make_certificate(ec_key(), subject="old", authority=True, end=NOW - DAY / 2)
+        for version in self.VERSIONS:
+            connect_tls(self.client(version), self.load_with(old, self.ca))
+
+    def test_subjects(self) -> None:
+        """A subject is told as RFC 4514 writes it, so that no name passes for two; a long one is
+        cut, and without any there is the serial number.
+        """
+
+        def describe(*parts: tuple[Any, str]) -> str:
+            name = x509.Name([x509.NameAttribute(kind, text) for kind, text in parts])
+            key = ec_key()
+            builder = x509.CertificateBuilder(name, name, key.public_key(), 0xABC, NOW, NOW + DAY)
+            return describe_subject(builder.sign(key, hashes.SHA256()))
+
+        self.assertEqual(
+            describe((NameOID.ORGANIZATION_NAME, "Us"), (NameOID.COMMON_NAME, "a,O=b")),
+            r"CN=a\,O=b,O=Us",
+        )
+        organization = [(NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 60)] * 10
+        self.assertEqual(len(describe(*organization)), 256 + len("..."))
+        self.assertEqual(describe(), "serial number ABC")
 
 
 class OpenSSLCommandTests(Case):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import ssl
@@ -13,7 +14,13 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from chatserver.certificates import CertificateError, create_self_signed, load
+from chatserver import signals as signals_module
+from chatserver.certificates import (
+    CertificateError,
+    ServerCertificate,
+    create_self_signed,
+    load,
+)
 from chatserver.limits import CERTIFICATE_CHECK_INTERVAL
 from chatserver.log import format_line
 from chatserver.packets import Command, Packet
@@ -125,6 +132,84 @@ class RenewalTests(RenewalCase):
         self.assertFalse(self.certificate.exists())
         self.assertEqual(len(self.lines), 1)
 
+    def test_half_in_between(self) -> None:
+        """A key that comes while the files are being read is seen at the next look."""
+        renewal = self.renewal()
+        certificate, key = self.write_new()
+        os.replace(certificate, self.certificate)
+        read = CertificateFiles.load
+
+        def load_and_go_on(files: CertificateFiles, now: datetime) -> ServerCertificate:
+            try:
+                return read(files, now)
+            finally:
+                if key.exists():
+                    os.replace(key, self.key)
+
+        self.patch(CertificateFiles, "load", load_and_go_on)
+        self.wait()
+        self.assertIn("is not the key", self.lines[-1])
+        self.wait()
+        self.assertIn(
+            f"reloaded: SHA-256 fingerprint {renewal.present.fingerprint}", self.lines[-1]
+        )
+
+    def test_tried_again(self) -> None:
+        """What could not be read for a while, without a change of the files, is taken when it
+        can; it is told once that it could not.
+        """
+        renewal = self.renewal()
+        before = renewal.present
+        for path, new in zip((self.certificate, self.key), self.write_new(), strict=True):
+            os.replace(new, path)
+        read = CertificateFiles.load
+
+        def fail(_files: CertificateFiles, _now: datetime) -> ServerCertificate:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(CertificateFiles, "load", fail)
+        self.wait()
+        self.wait()
+        self.assertIs(renewal.present, before)
+        self.assertEqual(len(self.lines), 1)
+        self.assertIn("Too many open files", self.lines[0])
+        self.patch(CertificateFiles, "load", read)
+        self.wait()
+        self.assertIsNot(renewal.present, before)
+
+    def test_not_yet_valid(self) -> None:
+        """A certificate that is good from tomorrow on is taken then."""
+        renewal = self.renewal()
+        before = renewal.present
+        key = ec_key()
+        start = self.now + timedelta(days=1)
+        new = make_certificate(key, start=start, end=start + timedelta(days=90))
+        self.certificate.write_bytes(certificate_pem(new))
+        self.key.write_bytes(key_pem(key))
+        self.wait()
+        self.assertIs(renewal.present, before)
+        self.assertIn("is not valid before", self.lines[-1])
+        self.advance(days=1)
+        self.assertIsNot(renewal.present, before)
+
+    def test_read_only_when_changed(self) -> None:
+        """Files that have not changed are not opened; one whose mode has changed is."""
+        self.renewal()
+        reads: list[datetime] = []
+        read = CertificateFiles.load
+
+        def count(files: CertificateFiles, now: datetime) -> ServerCertificate:
+            reads.append(now)
+            return read(files, now)
+
+        self.patch(CertificateFiles, "load", count)
+        self.wait()
+        self.assertEqual(reads, [])
+        self.key.chmod(0o640)
+        self.wait()
+        self.wait()
+        self.assertEqual(len(reads), 1)
+
     def test_reload(self) -> None:
         """Who asks for it is told each time, also why not."""
         renewal = self.renewal()
@@ -196,6 +281,33 @@ class HangUpTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)
 
+    def test_terminal_gone(self) -> None:
+        """A server whose terminal is closed ends, as without a handler; under nohup it goes on."""
+        if os.name != "posix":
+            self.skipTest("there is no such signal")
+        reactor: Any = type("Reactor", (), {"callFromThread": lambda _, act: act()})()
+        ends: list[int] = []
+        calls: list[str] = []
+        is_there = True
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        self.patch(signals_module, "_terminals", lambda: [0] if is_there else [])
+        for before, number_of_ends in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
+            is_there = True
+            signal.signal(signal.SIGHUP, before)
+            hang_up = HangUp(reactor, [lambda: calls.append("act")])
+            hang_up.start()
+            os.kill(os.getpid(), signal.SIGHUP)
+            self.assertEqual((calls, ends), (["act"], []))
+            is_there = False
+            os.kill(os.getpid(), signal.SIGHUP)
+            hang_up.stop()
+            self.assertEqual(len(ends), number_of_ends)
+            self.assertEqual(len(calls), 2 - number_of_ends)
+            calls.clear()
+            ends.clear()
+
 
 class ProcessTests(ProcessTestCase):
     """A real server."""
@@ -231,8 +343,8 @@ class ProcessTests(ProcessTestCase):
         self.assertNotIn("Traceback", server.log)
 
     def test_client_ca(self) -> None:
-        """Only who shows a certificate of the CA gets in, also with TLS 1.2 and resumption; the
-        log names its subject, escaped, and why others are refused.
+        """Only who shows a certificate of the CA gets in, with TLS 1.2 too; the log names its
+        subject, and why others are refused.
         """
         authority, stranger = ec_key(), ec_key()
         folder = self.folder()

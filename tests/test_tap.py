@@ -91,6 +91,7 @@ class OptionTests(TapCase):
             ("database", ""),
             ("certificate", ""),
             ("dh-params", ""),
+            ("client-ca", ""),
             ("log-file", ""),
         ):
             text = self.refusal(f"--{option}={value}")
@@ -100,7 +101,10 @@ class OptionTests(TapCase):
         """A file that can't be used is told with its name."""
         with open("file", "w", encoding="ascii") as file:
             file.write("nothing of use")
-        for option in ("log-file=file/log", "certificate=file/crt", "dh-params=file"):
+        for option in (
+            *("log-file=file/log", "certificate=file/crt", "dh-params=file"),
+            "client-ca=file",
+        ):
             self.assertIn(os.path.abspath("file"), self.refusal(f"--{option}"))
         self.assertIn(os.path.abspath("no"), self.refusal("--database=sqlite:///no/users.db"))
 
