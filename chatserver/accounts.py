@@ -357,15 +357,15 @@ class Accounts:
 
     async def _register(self, credentials: Credentials) -> None:
         stored = await self._hash(self._passwords.hash, credentials.password)
-        await self._write(self._store.add, credentials.name, stored)
+        await self._ask(self._writing, self._store.add, credentials.name, stored)
 
     async def _log_in(self, credentials: Credentials) -> None:
-        stored = await self._read(self._store.find, credentials.name)
+        stored = await self._ask(self._reading, self._store.find, credentials.name)
         upgraded = await self._hash(self._check, stored, credentials.password)
         if stored is None or upgraded is None:
             return
         try:
-            await self._write(self._store.replace, credentials.name, stored, upgraded)
+            await self._ask(self._writing, self._store.replace, credentials.name, stored, upgraded)
         except StorageFailedError as error:
             if error.is_told:
                 return
@@ -384,12 +384,6 @@ class Accounts:
         if not self._passwords.verify(stored, password) or stored is None:
             raise NotAuthenticatedError("no such account, or another password")
         return self._passwords.hash(password) if self._passwords.needs_upgrade(stored) else None
-
-    async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(self._reading, function, *args, **kwargs)
-
-    async def _write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(self._writing, function, *args, **kwargs)
 
     async def _ask(
         self, gate: _Gate, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

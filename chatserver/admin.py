@@ -30,6 +30,7 @@ from chatserver.errors import OperatorError
 from chatserver.options import Options
 from chatserver.passwords import Passwords, StoredPassword
 from chatserver.printable import visible
+from chatserver.streams import discard_output, open_closed_streams
 
 DONE = 0
 """All went well."""
@@ -82,8 +83,7 @@ def main() -> None:
         # With `| head` nobody reads on, and nothing is wrong.
         is_pipe = isinstance(error, BrokenPipeError)
         status = DONE if is_pipe else _complain(error.strerror or str(error), REFUSED)
-        # What could not be written would be tried again at the end of the process.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     sys.exit(status)
 
 
@@ -299,9 +299,7 @@ def _arguments(given: dict[str, str | None]) -> list[str]:
 
 def _complete_streams() -> None:
     """See to it that the standard streams are there, and can show every name."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # It was closed: `<&-`. The new one gets its number.
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    open_closed_streams()
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if sys.stdout.isatty():
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

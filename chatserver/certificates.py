@@ -113,14 +113,21 @@ def load_or_create(
 
     :raises CertificateError: the files can't be made or can't be used.
     """
-    # A dangling link counts as there: the operator meant a certificate of their own.
-    missing = not os.path.lexists(certificate_path) and not os.path.lexists(key_path)
+    missing = are_missing(certificate_path, key_path)
     if missing:
         create_self_signed(certificate_path, key_path, now)
     certificate = load(
         certificate_path, key_path, dh_params_path, now, client_ca_path=client_ca_path
     )
     return certificate, missing
+
+
+def are_missing(certificate_path: str, key_path: str) -> bool:
+    """Tell whether neither file is there, so that the server makes both.
+
+    A dangling link counts as there: the operator meant a certificate of their own.
+    """
+    return not os.path.lexists(certificate_path) and not os.path.lexists(key_path)
 
 
 def create_self_signed(certificate_path: str, key_path: str, now: datetime) -> None:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from chatserver import certificates, database, listening
+from chatserver import database, listening
+from chatserver.certificates import are_missing
+from chatserver.descriptors import file_limits
 from chatserver.errors import OperatorError
 from chatserver.limits import CERTIFICATE_WARNING_DAYS
 from chatserver.options import NO_LOG_FILE, Options
-
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
+from chatserver.renewal import certificate_files
 
 FEW_FILES = 1024
 """Open files below which the limit counts as too low: what Linux gives every process without
@@ -52,20 +50,14 @@ def check_all(options: Options, reactor: Any) -> Iterator[Finding]:
 
 
 def _certificate(options: Options) -> str:
-    path, key_path, dh_params_path, client_ca_path = (
-        os.path.abspath(options[name]) if options[name] else None
-        for name in ("certificate", "private-key", "dh-params", "client-ca")
-    )
-    assert path is not None
-    assert key_path is not None
-    if not os.path.lexists(path) and not os.path.lexists(key_path):
+    files = certificate_files(options)
+    path, key_path = files.certificate, files.private_key
+    if are_missing(path, key_path):
         for each in (path, key_path):
             _check_writable(_existing_folder(each), os.W_OK | os.X_OK)
         return f"{path} will be made at the first start"
     now = datetime.now(UTC)
-    certificate = certificates.load(
-        path, key_path, dh_params_path, now, client_ca_path=client_ca_path
-    )
+    certificate = files.load(now)
     days = (certificate.not_after - now).days
     mistakes = []
     if days < CERTIFICATE_WARNING_DAYS:
@@ -90,10 +82,11 @@ def _database(options: Options) -> str:
 
 
 def _file_limit(options: Options) -> str:
-    if resource is None:
+    limits = file_limits()
+    if limits is None:
         return "none on this system"
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
+    soft, hard = limits
+    if hard is None:
         return f"{_count(soft)} open files, which can be raised without end"
     told = f"{_count(soft)} open files, which can be raised to {hard}"
     wanted = options.get("max-connections")
@@ -106,8 +99,8 @@ def _file_limit(options: Options) -> str:
     return told
 
 
-def _count(limit: int) -> str:
-    return "any number of" if limit == resource.RLIM_INFINITY else str(limit)
+def _count(limit: int | None) -> str:
+    return "any number of" if limit is None else str(limit)
 
 
 def _port(options: Options, reactor: Any) -> str:

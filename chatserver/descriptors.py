@@ -15,14 +15,30 @@ def raise_file_limit() -> int | None:
 
     None is as many as there is memory for.
     """
+    limits = file_limits()
+    if limits is None:
+        return None
+    soft, hard = limits
+    most = resource.RLIM_INFINITY if hard is None else hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):  # macOS takes no more than a number that it keeps to itself.
+        return soft
+    return hard
+
+
+def file_limits() -> tuple[int | None, int | None] | None:
+    """Return how many files the process may open now, and how many if it raises that.
+
+    Either is None for any number; instead of both there is None where there is no such limit.
+    """
     if resource is None:
         return None
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS takes no more than a number that it keeps to itself.
-        hard = soft
-    return None if hard == resource.RLIM_INFINITY else int(hard)
+    soft, hard = (
+        None if limit == resource.RLIM_INFINITY else int(limit)
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    return soft, hard
 
 
 def connections_for(files: int | None) -> int | None:

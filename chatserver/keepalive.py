@@ -11,8 +11,10 @@ KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 gone shows after two minutes; with the usual values it takes two hours. Once a minute is also
 often enough for most routers to keep the connection in their tables."""
 
-KEEP_ALIVE_TIMEOUT = 120.0
-"""Seconds after which `KEEP_ALIVE` gives up: 60, and four times 15."""
+KEEP_ALIVE_TIMEOUT = float(
+    KEEP_ALIVE["TCP_KEEPIDLE"] + KEEP_ALIVE["TCP_KEEPINTVL"] * KEEP_ALIVE["TCP_KEEPCNT"]
+)
+"""Seconds after which `KEEP_ALIVE` gives up."""
 
 
 def keep_alive(transport: Any, user_timeout: float | None) -> None:

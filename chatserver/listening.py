@@ -78,11 +78,7 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
         return port
     # CannotListenError carries the socket's own.
     error = getattr(port.value, "socketError", port.value)
-    if getattr(error, "errno", None) == errno.EADDRINUSE:
-        raise PortInUseError(
-            f"--port {description}: in use; stop the server that has it, or give another --port"
-        ) from None
-    raise ListenError(_explain(description, error)) from None
+    raise _explain(description, error) from None
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -140,10 +136,16 @@ class DualStackEndpoint:
             return port
 
 
-def _explain(description: str, error: object) -> str:
+def _explain(description: str, error: object) -> ListenError:
     number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return PortInUseError(
+            f"--port {description}: in use; stop the server that has it, or give another --port"
+        )
     if number == errno.EACCES:
-        return f"--port {description}: not permitted to listen there; give a --port above 1023"
-    if number == errno.EADDRNOTAVAIL:
-        return f"--port {description}: this machine has no such address; give one that it has"
-    return f"--port {description}: can't listen there: {error}; give another --port"
+        why = "not permitted to listen there; give a --port above 1023"
+    elif number == errno.EADDRNOTAVAIL:
+        why = "this machine has no such address; give one that it has"
+    else:
+        why = f"can't listen there: {error}; give another --port"
+    return ListenError(f"--port {description}: {why}")

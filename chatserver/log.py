@@ -229,11 +229,7 @@ class ServerLog:
             )
 
     def _say(self, level: object, text: str, **more: object) -> None:
-        line = format_line(
-            {"log_format": text, "log_level": level, "log_time": time.time(), **more}
-        )
-        assert line is not None
-        self._write(line)
+        self._write(_own_line(level, text, **more))
 
     def _write(self, line: str) -> None:
         before = [writer.reason for writer in self._writers]
@@ -348,14 +344,11 @@ class _Writer:
         """
         text = f"{line}\n" if line else ""
         if self._missing:
-            told = format_line(
-                {
-                    "log_format": "Missing here: {count} lines, which could not be written: {why}",
-                    "log_level": LogLevel.warn,
-                    "log_time": time.time(),
-                    "count": self._missing,
-                    "why": self._why,
-                }
+            told = _own_line(
+                LogLevel.warn,
+                "Missing here: {count} lines, which could not be written: {why}",
+                count=self._missing,
+                why=self._why,
             )
             text = ("\n" if self._half else "") + f"{told}\n{text}"
         if not text:
@@ -381,6 +374,13 @@ class _Writer:
         half, self._half = self._half, not isinstance(file, BaseLogFile)
         file.flush()
         self._half = half
+
+
+def _own_line(level: object, text: str, **more: object) -> str:
+    """Return a line that the log itself has to tell."""
+    line = format_line({"log_format": text, "log_level": level, "log_time": time.time(), **more})
+    assert line is not None
+    return line
 
 
 def _explain(error: Exception) -> str:

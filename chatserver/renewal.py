@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,6 +56,19 @@ class CertificateFiles:
             for path in (self.certificate, self.private_key, self.dh_params, self.client_ca)
             if path is not None
         )
+
+
+def certificate_files(options: Mapping[str, str | None]) -> CertificateFiles:
+    """Return the files that the server's `options` name, relative to the current folder."""
+
+    def path(name: str) -> str | None:
+        value = options[name]
+        return os.path.abspath(value) if value else None
+
+    certificate, key = path("certificate"), path("private-key")
+    assert certificate is not None
+    assert key is not None
+    return CertificateFiles(certificate, key, path("dh-params"), path("client-ca"))
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:

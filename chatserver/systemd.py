@@ -18,9 +18,8 @@ class Systemd:
     """
 
     def __init__(self, clock: IReactorTime, environ: Mapping[str, str] = os.environ) -> None:
-        self._is_there = "NOTIFY_SOCKET" in environ
         # It connects when it is made: a daemon's fork keeps the socket.
-        self._notifier = SystemdNotifier() if self._is_there else None
+        self._notifier = SystemdNotifier() if "NOTIFY_SOCKET" in environ else None
         self._interval = _watchdog_interval(environ)
         self._watchdog = LoopingCall(self._tell, "WATCHDOG=1")
         self._watchdog.clock = clock

@@ -32,7 +32,7 @@ from chatserver.log import ServerLog, Writable, make_observer, open_log_file
 from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
-from chatserver.renewal import CertificateFiles, Renewal
+from chatserver.renewal import Renewal, certificate_files
 from chatserver.signals import HangUp
 from chatserver.systemd import Systemd
 
@@ -58,9 +58,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
     log = _make_log(options, reactor)
-    names = ("certificate", "private-key", "dh-params", "client-ca")
-    paths = (options[name] and os.path.abspath(options[name]) for name in names)
-    certificate = Renewal(CertificateFiles(*paths), reactor)
+    certificate = Renewal(certificate_files(options), reactor)
     if certificate.is_new and _is_daemon(options):
         fingerprint = certificate.present.fingerprint
         print(f"asyncchat: new certificate, SHA-256 fingerprint {fingerprint}", flush=True)
@@ -239,14 +237,13 @@ class ChatService(Service):
         """Begin the log with what clients need to know."""
         if not self._runs_under_twistd:
             globalLogPublisher.addObserver(self._observer)
+        address = str(address_of(self.port.getHost()))
         self._log.info(
-            "AsyncChatServer {version} listens on {address}",
-            version=__version__,
-            address=str(address_of(self.port.getHost())),
+            "AsyncChatServer {version} listens on {address}", version=__version__, address=address
         )
         self._log_room()
         self._certificate.tell()
-        self._systemd.ready(f"listens on {address_of(self.port.getHost())}")
+        self._systemd.ready(f"listens on {address}")
 
     def _log_room(self) -> None:
         """Log how many connections there may be, and warn if there can't be as many."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet import asyncioreactor
 
+from chatserver.streams import discard_output, open_closed_streams
 from chatserver.terminal.ending import FAILED, USAGE, UserQuit
 from chatserver.terminal.options import Options, UsageError, parse
 from chatserver.terminal.pipe import Pipe
@@ -37,16 +38,13 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # Nobody reads the output any more: say nothing of it at the end of the process either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # Nobody reads it any more.
     sys.exit(status)
 
 
 def _complete_streams() -> None:
     """See to it that the standard streams are there, and can show everything."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # It was closed: `<&-`. The new one gets its number.
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # What the encoding can't hold shows as an escape.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
