@@ -82,7 +82,7 @@ class MeasuredChats:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._load.__exit__(None, None, None)
+        self._load.__exit__(*error)
 
     def end(self) -> None:
         """Measure no more. Only then `latencies` can be asked."""

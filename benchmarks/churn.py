@@ -117,8 +117,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for kind, count in done.items():
         if kind.startswith("failed:"):
             report.note(f"{count:,} {kind}")
-    for line in troubles[:3]:
-        report.note(f"The server logged: {line}")
+    report.note_troubles(troubles)
 
 
 def _bottleneck(load: float, server: float) -> str:

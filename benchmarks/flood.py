@@ -76,8 +76,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 of_server = {name: measured[each, name] for name in chosen}
                 _measure(server, of_server, options, report)
         for server in servers.values():
-            for line in server.troubles[:3]:
-                report.note(f"The server logged: {line}")
+            report.note_troubles(server.troubles)
 
     seconds = options.seconds * options.passes
     for (each, name), found in measured.items():

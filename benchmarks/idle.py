@@ -85,5 +85,4 @@ def run(options: argparse.Namespace, report: Report) -> None:
         )
     what = "handshaken only" if options.anonymous else "logged in"
     report.note(f"The connections are {what}; the chats' share of the CPU is in every phase")
-    for line in troubles[:3]:
-        report.note(f"The server logged: {line}")
+    report.note_troubles(troubles)

@@ -36,6 +36,11 @@ class Report:
         if text not in self.notes:
             self.notes.append(text)
 
+    def note_troubles(self, lines: Sequence[str]) -> None:
+        """Add the first of the `lines` in which the server has logged a failure."""
+        for line in lines[:3]:
+            self.note(f"The server logged: {line}")
+
     def row(self, **figures: Value) -> None:
         """Add a row. Every row has the same columns, named by the arguments: `_` is a space."""
         self.rows.append({name.replace("_", " "): value for name, value in figures.items()})

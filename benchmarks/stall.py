@@ -71,5 +71,4 @@ def _measure(kind: str, timeout: float, options: argparse.Namespace, report: Rep
             RSS_peak_MB=peak,
             growth_MB=peak - before,
         )
-        for line in server.troubles[:3]:
-            report.note(f"The server logged: {line}")
+        report.note_troubles(server.troubles)

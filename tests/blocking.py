@@ -23,6 +23,13 @@ def make_context() -> ssl.SSLContext:
     return context
 
 
+def reset(connection: socket.socket) -> None:
+    """Cut `connection` off with a TCP reset."""
+    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.close()
+
+
 class Client:
     """A connection to the server at `port` of this machine, its handshake done.
 
@@ -109,9 +116,7 @@ class Client:
 
     def reset(self) -> None:
         """Cut the connection off with a TCP reset, as a machine that restarts does."""
-        linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._socket.close()
+        reset(self._socket)
 
     def shutdown_write(self) -> None:
         """Close the sending half of the TCP connection, and go on receiving."""

@@ -22,12 +22,13 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from chatserver import __version__, admin, checks, database
+from chatserver import __version__, admin, checks, database, descriptors
 from chatserver.certificates import LIFETIME, create_self_signed
 from chatserver.database import Store, make_engine, parse_url
 from chatserver.packets import Command
 from chatserver.passwords import Passwords, parse_cost
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS
+from tests.folders import enter_new_folder
 from tests.processes import (
     CHEAP,
     OK,
@@ -62,10 +63,7 @@ class AdminCase(TestCase):
     """A test in a folder of its own, the server's."""
 
     def setUp(self) -> None:
-        folder = self.mktemp()
-        os.mkdir(folder)
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(folder)
+        enter_new_folder(self)
 
     def run_admin(
         self, *arguments: str, stdin: bytes = b"", typed: Iterator[str] | None = None
@@ -472,15 +470,15 @@ class CheckTests(AdminCase):
 
     def test_file_limit(self) -> None:
         """A limit on open files that leaves few clients is told, with where to raise it."""
-        if checks.resource is None:
+        if descriptors.resource is None:
             raise SkipTest("there is no such limit here")
         limits = {
             (256, 512): "256 open files, which can be raised to 512, but",
-            (checks.resource.RLIM_INFINITY,) * 2: None,
+            (descriptors.resource.RLIM_INFINITY,) * 2: None,
             (1024, checks.FEW_FILES): None,
         }
         for limit, told in limits.items():
-            self.patch(checks.resource, "getrlimit", lambda _, limit=limit: limit)
+            self.patch(descriptors.resource, "getrlimit", lambda _, limit=limit: limit)
             if told is None:
                 self.assertEqual(0, self.check()[0])
             else:

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatserver.config import ConfigError, Setting, read
 from chatserver.options import Options
 from chatserver.tap import makeService
+from tests.folders import enter_new_folder
 
 NAMES = {"config": True, "port": True, "database": True, "stall-timeout": True, "quiet": False}
 """The options of these tests. The last one is a flag."""
@@ -21,10 +22,7 @@ class ConfigCase(SynchronousTestCase):
     """A test with a file, in a folder of its own."""
 
     def setUp(self) -> None:
-        folder = self.mktemp()
-        os.mkdir(folder)
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(folder)
+        enter_new_folder(self)
 
     def write(self, text: str | bytes) -> str:
         """Write the file, and return its name."""

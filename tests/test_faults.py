@@ -6,7 +6,6 @@ import itertools
 import os
 import socket
 import ssl
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 from chatserver.packets import Command, Packet, encode
-from tests.blocking import TIMEOUT, Client
+from tests.blocking import TIMEOUT, Client, make_context, reset
 from tests.processes import NO_RATES, ProcessTestCase, until
 from tests.test_server import EXIT, OK, ServerCase, error, in_thread
 
@@ -58,13 +57,6 @@ def receive_until(client: Client, last: Packet) -> list[Packet]:
     return packets
 
 
-def reset(connection: socket.socket) -> None:
-    """Break `connection` off with a TCP reset."""
-    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    connection.close()
-
-
 def half_close(connection: socket.socket) -> None:
     """Close the sending half of `connection`, and wait until the server has closed the other."""
     connection.shutdown(socket.SHUT_WR)
@@ -87,11 +79,8 @@ class Handshake:
     """The client's part of a TLS handshake, whose bytes are the test's."""
 
     def __init__(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out)
+        self._tls = make_context().wrap_bio(self._in, self._out)
         self.is_done = False
 
     def next(self, data: bytes = b"") -> bytes:
@@ -106,9 +95,7 @@ class Handshake:
 
 
 class FaultCase(ServerCase):
-    """A test with a server that takes any number of connections of one address."""
-
-    OPTIONS = (*NO_RATES, "--connections-per-address=0")
+    """A test that makes connections of all kinds to a server."""
 
     def raw(self) -> socket.socket:
         """Return a new connection without TLS."""
@@ -210,7 +197,7 @@ class AnywhereTests(FaultCase):
 class GarbageTests(FaultCase):
     """What is no TLS, and what is no packet."""
 
-    OPTIONS = (*FaultCase.OPTIONS, "--login-timeout=1")
+    OPTIONS = ("--login-timeout=1",)
 
     @in_thread
     def test_no_tls(self: Any) -> None:
@@ -313,7 +300,7 @@ class BehindStallTests(StalledCase):
 class CutOffTests(StalledCase):
     """With a stall time-out that a test can wait for."""
 
-    OPTIONS = (*FaultCase.OPTIONS, "--stall-timeout=1")
+    OPTIONS = ("--stall-timeout=1",)
 
     @in_thread
     def test_reset(self: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.main import CONNECTION_LOST
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -23,10 +22,10 @@ from chatserver.limits import (
     SLOWDOWN_PAUSE,
     ConnectionLimits,
 )
-from chatserver.log import format_line
 from chatserver.packets import MAX_BODY, Command, Packet, encode
 from chatserver.protocol import ChatProtocol, address_of
 from chatserver.rates import Rate
+from tests.logs import keep_lines
 from tests.memory import MemoryClient, MemoryServer
 
 OK = Packet(Command.ACK, b"OK")
@@ -640,14 +639,7 @@ class LogTests(ServerCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lines: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            if (line := format_line(event)) is not None:
-                self.lines.append(line.partition("] ")[2])
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.lines = keep_lines(self)
 
     def test_life_of_a_chat(self) -> None:
         """Each step of a connection's life is a line with the client's address."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chatserver import signals as signals_module
@@ -22,11 +21,11 @@ from chatserver.certificates import (
     load,
 )
 from chatserver.limits import CERTIFICATE_CHECK_INTERVAL
-from chatserver.log import format_line
 from chatserver.packets import Command, Packet
 from chatserver.renewal import CertificateFiles, Renewal
 from chatserver.signals import HangUp
-from tests.blocking import Client
+from tests.blocking import Client, make_context
+from tests.logs import keep_lines
 from tests.processes import ProcessTestCase, until
 from tests.test_certificates import certificate_pem, ec_key, key_pem, make_certificate
 
@@ -42,14 +41,7 @@ class RenewalCase(TestCase):
         self.certificate, self.key = self.folder / "server.crt", self.folder / "server.key"
         self.clock = Clock()
         self.now = datetime.now(UTC)
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
-
-    def observe(self, event: LogEvent) -> None:
-        """Keep the line for `event`, without its time."""
-        if line := format_line(event):
-            self.lines.append(line.partition("] ")[2])
+        self.lines = keep_lines(self)
 
     def renewal(self) -> Renewal:
         """Return what is tested, and stop it when the test ends."""
@@ -358,9 +350,7 @@ class ProcessTests(ProcessTestCase):
             made = make_certificate(key, subject=subject, issuer=("Our clients", signer), **span)
             file = folder / f"{len(os.listdir(folder))}.pem"
             file.write_bytes(certificate_pem(made) + key_pem(key))
-            made_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            made_context.check_hostname = False
-            made_context.verify_mode = ssl.CERT_NONE
+            made_context = make_context()
             made_context.load_cert_chain(file)
             return made_context
 
@@ -373,9 +363,7 @@ class ProcessTests(ProcessTestCase):
                 with Client(port, context=good) as client:
                     self.assertEqual(client.ask(0x7F), UNKN)
             bad = context(stranger, "mallory")
-            nothing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            nothing.check_hostname = False
-            nothing.verify_mode = ssl.CERT_NONE
+            nothing = make_context()
             for refused in (bad, nothing):
                 refused.maximum_version = version
                 # With TLS 1.3 a client only hears of it after its own handshake.

@@ -32,17 +32,13 @@ from tests.databases import (
     postgresql_url,
     sqlite_url,
 )
+from tests.processes import NO_RATES
 
 OK = Packet(Command.ACK, b"OK")
 EXIT = Packet(Command.ERROR, b"EXIT")
 
 
-NO_LIMITS = (
-    "--registrations=0",
-    "--failed-logins=0",
-    "--invitations=0",
-    "--connections-per-address=0",
-)
+NO_LIMITS = (*NO_RATES, "--connections-per-address=0")
 """For tests that seem to be one busy address."""
 
 

@@ -20,6 +20,7 @@ from chatserver.listening import ListenError, listen
 from chatserver.passwords import Passwords
 from chatserver.tap import Options, makeService
 from chatserver.testing import server_certificate
+from tests.folders import enter_new_folder
 
 DAEMON: dict[str, Any] = {"nodaemon": False, "debug": False, "pidfile": ""}
 """twistd's options for a daemon."""
@@ -29,10 +30,7 @@ class TapCase(TestCase):
     """A test in a folder of its own, from which the server would be started."""
 
     def setUp(self) -> None:
-        folder = self.mktemp()
-        os.mkdir(folder)
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(folder)
+        enter_new_folder(self)
 
     def refusal(self, *arguments: str, twistd: dict[str, Any] | None = None) -> str:
         """Return what is told to an operator who starts the server with `arguments`.
