@@ -38,7 +38,7 @@ class ChatFactory(Factory):
         self._authenticator = authenticator
         self._clock = clock
         self._limits = limits or ConnectionLimits()
-        self._connections: set[ChatProtocol] = set()
+        self._connections: dict[ChatProtocol, str | None] = {}  # and the network of each
         self._by_network: Counter[str] = Counter()
         self._all_gone: Deferred[None] | None = None
 
@@ -48,42 +48,57 @@ class ChatFactory(Factory):
         What listens closes the socket then.
         """
         address = address_of(addr)
-        if (refusal := self._refusal(address)) is not None:
-            self._log.warn(
-                "Client refused: {client}, {reason}", client=str(address), reason=refusal
-            )
+        reason = self._too_many() or self._too_many_there(address)
+        if reason is not None:
+            self._log_refusal(address, reason)
             return None
         return ChatProtocol(self._authenticator, self.online, self, self._clock, self._limits)
 
-    def _refusal(self, address: Address) -> str | None:
-        """Return why a client at `address` can't be taken, or None if it can."""
-        total, per_address = self._limits.total, self._limits.per_address
-        if total is not None and len(self._connections) >= total:
-            return f"{total} connections are as many as there may be"
-        if (
-            per_address is not None
-            and address.network is not None
-            and self._by_network[address.network] >= per_address
-        ):
-            return f"there are {per_address} connections from there"
-        return None
+    def _too_many(self) -> str | None:
+        """Return why there may be no more connections, or None if there may."""
+        total = self._limits.total
+        if total is None or len(self._connections) < total:
+            return None
+        return f"{total} connections are as many as there may be"
+
+    def _too_many_there(self, address: Address) -> str | None:
+        """Return why there may be no more connections of `address`, or None if there may."""
+        most, network = self._limits.per_address, address.network
+        if most is None or network is None or self._by_network[network] < most:
+            return None
+        return f"there are {most} connections from there"
+
+    def _log_refusal(self, address: Address, reason: str) -> None:
+        self._log.warn("Client refused: {client}, {reason}", client=str(address), reason=reason)
 
     def opened(self, connection: ChatProtocol) -> None:
         """See `Connections`."""
-        self._connections.add(connection)
-        if (network := connection.address.network) is not None:
-            self._by_network[network] += 1
+        self._count(connection, connection.address.network)
+
+    def located(self, connection: ChatProtocol, address: Address) -> bool:
+        """See `Connections`."""
+        reason = self._too_many_there(address)
+        if reason is not None:
+            self._log_refusal(address, reason)
+            return False
+        self._count(connection, address.network)
+        return True
 
     def ended(self, connection: ChatProtocol) -> None:
         """See `Connections`."""
         if connection not in self._connections:
             return
-        self._connections.remove(connection)
-        if (network := connection.address.network) is not None:
+        network = self._connections.pop(connection)
+        if network is not None:
             self._by_network[network] -= 1
             if not self._by_network[network]:
                 del self._by_network[network]
         self._tell_if_all_gone()
+
+    def _count(self, connection: ChatProtocol, network: str | None) -> None:
+        self._connections[connection] = network
+        if network is not None:
+            self._by_network[network] += 1
 
     def shut_down(self) -> Deferred[None]:
         """Tell every client that the server is going down, and close.

@@ -22,9 +22,9 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import HANDSHAKE_TIMEOUT, LISTEN_BACKLOG
-from chatserver.proxied import ProxiedFactory
-from chatserver.tls import add_tls
+from chatserver.limits import LISTEN_BACKLOG
+from chatserver.proxied import ProxiedTLSFactory
+from chatserver.tls import TLSFactory
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
@@ -43,20 +43,16 @@ def listen(
     description: str,
     creator: IOpenSSLServerConnectionCreator,
     factory: Factory,
-    handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
 ) -> IListeningPort:
     """Listen at `description` for connections of `factory`, with TLS below them.
 
     :param description: a port number, for IPv4 and IPv6, or a Twisted endpoint description
         such as ``tcp:5555:interface=127.0.0.1`` or, behind a proxy, ``haproxy:tcp:5555``
     :param creator: makes the TLS of each connection
-    :param handshake_timeout: seconds that a proxy has to say for whom it has connected
     :raises ListenError: the description is none, or the port can't be had
     """
-    top: Any = add_tls(factory, creator, reactor)
-    if description.startswith("haproxy:"):
-        top = ProxiedFactory(top, reactor, handshake_timeout)
-    return _listen(reactor, description, top)
+    make = ProxiedTLSFactory if description.startswith("haproxy:") else TLSFactory
+    return _listen(reactor, description, make(factory, creator, reactor))
 
 
 def rehearse(reactor: Any, description: str) -> Deferred[Any]:

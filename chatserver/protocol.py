@@ -62,6 +62,12 @@ class Connections(TypingProtocol):
     def opened(self, connection: ChatProtocol, /) -> None:
         """`connection` is there."""
 
+    def located(self, connection: ChatProtocol, address: Address, /) -> bool:
+        """The client of `connection`, known by its proxy so far, is at `address`.
+
+        Return whether there is room for it.
+        """
+
     def ended(self, connection: ChatProtocol, /) -> None:
         """`connection` is gone. This may be told more than once."""
 
@@ -211,6 +217,7 @@ class ChatProtocol(PacketReceiver):
         self._login_deadline: IDelayedCall | None = None
         self._pause_end: IDelayedCall | None = None
         self._close_timeout: float | None = CLOSE_TIMEOUT
+        self._cut_off_because: str | None = None
         self._is_secure = False
         self._is_closed = False
         self._is_gone = False  # It sends nothing more.
@@ -228,7 +235,16 @@ class ChatProtocol(PacketReceiver):
         self.address = address_of(self.transport.getPeer())
         self._connections.opened(self)
         self._log.info("Client connected: {client}", client=str(self))
-        self._set_deadline(self._limits.handshake_timeout)
+        self._set_deadline(self._limits.handshake_timeout, "the handshake was not done")
+
+    def located(self) -> bool:
+        """See `LocationListener`: the proxy has said where the client is."""
+        proxy, address = str(self), address_of(self.transport.getPeer())
+        if not self._connections.located(self, address):
+            return False
+        self.address = address
+        self._log.info("Client located: {client}, behind {proxy}", client=str(self), proxy=proxy)
+        return True
 
     def handshakeCompleted(self) -> None:
         """Begin the conversation: the connection is secure."""
@@ -275,7 +291,7 @@ class ChatProtocol(PacketReceiver):
             self._stall_watch.stop()
             # Else the transport would resume its producer, and forget to close, once all is sent.
             self.transport.unregisterProducer()
-            self._set_deadline(CLOSE_TIMEOUT)
+            self._set_deadline(CLOSE_TIMEOUT, "what was left was not taken")
             self.endStream()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -287,6 +303,8 @@ class ChatProtocol(PacketReceiver):
             if call is not None and call.active():
                 call.cancel()
         end = describe_end(reason)
+        if self._cut_off_because is not None:
+            end = f"cut off: {self._cut_off_because}"
         if self._is_secure:
             self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
         else:
@@ -330,7 +348,7 @@ class ChatProtocol(PacketReceiver):
             # What still comes must be read, if only to be thrown away: the goodbye is behind it.
             self._holds.clear()
             self._pause_or_resume()
-            self._set_deadline(self._close_timeout)
+            self._set_deadline(self._close_timeout, "the goodbye was not taken")
 
     def close(self) -> None:
         """See `Wire`."""
@@ -380,16 +398,19 @@ class ChatProtocol(PacketReceiver):
             )
         self._conversation.login_timed_out()
 
-    def _set_deadline(self, seconds: float | None) -> None:
+    def _set_deadline(self, seconds: float | None, otherwise: str) -> None:
         self._cancel_deadline()
         if seconds is not None:
-            self._deadline = self._clock.callLater(seconds, self._expire)
+            self._deadline = self._clock.callLater(
+                seconds, self._cut_off, f"{otherwise} in {seconds:g} s"
+            )
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
 
-    def _expire(self) -> None:
+    def _cut_off(self, reason: str) -> None:
+        self._cut_off_because = reason
         self.transport.abortConnection()
 
 

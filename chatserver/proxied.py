@@ -1,68 +1,78 @@
 """Connections through a proxy, which says in a header where the client is (the PROXY protocol).
 
-Twisted reads the header, for ports named with ``haproxy:``. But it makes the connection before
-that, when all that is known is the proxy.
+Twisted reads the header, for ports named with ``haproxy:``. But the connection is there before
+that, when all that is known is the proxy: it counts, and its deadline runs, from then on.
 """
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper
-from twisted.python.failure import Failure
+from dataclasses import dataclass
+from typing import Protocol as TypingProtocol
+from typing import cast
+
+from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.protocol import Protocol
+from zope.interface import implementer
+
+from chatserver.protocol import address_of
+from chatserver.tls import TLSFactory, TLSTransport
 
 
-class ProxiedFactory(Factory):
-    """Makes the connections of `factory` as soon as it is known where their clients are.
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class ProxyAddress:
+    """Where a proxy is that has not said yet where its client is."""
 
-    :param factory: takes connections, or refuses them, by the address of the client
-    :param clock: where the deadline runs
-    :param timeout: seconds that the header may take; None is for ever
-    """
+    address: IAddress
 
-    noisy = False
-
-    def __init__(self, factory: Factory, clock: IReactorTime, timeout: float | None) -> None:
-        self.factory = factory
-        self.clock = clock
-        self.timeout = timeout
-
-    def buildProtocol(self, addr: IAddress | None) -> HeaderAwaited:
-        """Wait for the header of the proxy at `addr`."""
-        return HeaderAwaited(self)
+    def __str__(self) -> str:
+        return f"a proxy at {address_of(self.address)}"
 
 
-class HeaderAwaited(Protocol):
-    """Waits for the header, and then makes way for the client's own protocol."""
+class LocationListener(TypingProtocol):
+    """A protocol that is told where its client is."""
 
-    transport: ProtocolWrapper  # type: ignore[assignment]
+    def located(self) -> bool:
+        """The transport's peer is the client now. Return whether the connection may go on."""
 
-    def __init__(self, proxied: ProxiedFactory) -> None:
-        self._proxied = proxied
-        self._deadline: IDelayedCall | None = None
 
-    def connectionMade(self) -> None:
-        """Wait, but not for ever."""
-        if self._proxied.timeout is not None:
-            self._deadline = self._proxied.clock.callLater(
-                self._proxied.timeout, self.transport.abortConnection
-            )
+class ProxiedTransport(TLSTransport):
+    """TLS with a client behind a proxy. Until the header has come its peer is a `ProxyAddress`."""
+
+    _is_located = False
+
+    def getPeer(self) -> IAddress:
+        """Return where the client is, or its proxy."""
+        peer: IAddress = super().getPeer()  # type: ignore[no-untyped-call]
+        return peer if self._is_located else ProxyAddress(peer)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the first bytes behind the header: now it is known where the client is."""
-        self._cancel_deadline()
-        client = self._proxied.factory.buildProtocol(self.transport.getPeer())
-        if client is None:
-            self.transport.abortConnection()
-            return
-        self.transport.wrappedProtocol = client
-        client.makeConnection(self.transport)  # type: ignore[arg-type]
-        client.dataReceived(data)
+        """Take what came from behind the header."""
+        if not self._is_located:
+            self._is_located = True
+            if not cast(LocationListener, self.wrappedProtocol).located():
+                self.abortConnection()  # type: ignore[no-untyped-call]
+                return
+        super().dataReceived(data)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection ended before it was anybody's."""
-        self._cancel_deadline()
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+class ProxiedTLSFactory(TLSFactory):
+    """Makes the connections of clients behind proxies, with TLS below them."""
+
+    protocol = ProxiedTransport
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # type: ignore[override]
+        """Make the connection of a client whose proxy is at `addr`."""
+        protocol = super().buildProtocol(None if addr is None else ProxyAddress(addr))
+        # Twisted's reader of the header needs one in any case.
+        return Refused() if protocol is None else protocol
+
+
+class Refused(Protocol):
+    """A connection that can't be taken."""
+
+    transport: ITCPTransport
+
+    def connectionMade(self) -> None:
+        """End it."""
+        self.transport.abortConnection()

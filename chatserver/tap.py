@@ -80,7 +80,7 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     )
     online = LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
     factory = ChatFactory(authenticator, online, reactor, limits)
-    port = listen(reactor, options["port"], certificate, factory, limits.handshake_timeout)
+    port = listen(reactor, options["port"], certificate, factory)
     return ChatService(
         reactor=reactor,
         port=port,

@@ -47,7 +47,7 @@ from chatserver.limits import (
     ConnectionLimits,
 )
 from chatserver.packets import Command, ErrorCode
-from chatserver.tls import add_tls
+from chatserver.tls import TLSFactory
 
 HOST = "localhost"
 """The name that the server's certificate is made out to."""
@@ -266,7 +266,7 @@ class MemoryNetwork:
         self.clock = clock
         self.online = online
         self.factory = ChatFactory(authenticator, online, clock, limits)
-        self.tls_factory = add_tls(self.factory, server_certificate().tls_options, self.clock)
+        self.tls_factory = TLSFactory(self.factory, server_certificate().tls_options, self.clock)
         self.connections: list[Any] = []
 
     def run(self) -> None:

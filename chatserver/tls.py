@@ -86,18 +86,21 @@ def client_subject(connection: SSL.Connection) -> str | None:
 
 
 class TLSFactory(TLSMemoryBIOFactory):
-    """Twisted's, for factories that take no more connections at times."""
+    """Makes the connections of another factory, with TLS below them.
+
+    :param factory: makes a protocol for each client, or None if it takes no more of them
+    :param creator: makes the TLS of each connection
+    :param clock: where writes wait for others that can go with them
+    """
 
     protocol = TLSTransport
+
+    def __init__(
+        self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
+    ) -> None:
+        super().__init__(creator, False, factory, clock)
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]
         """Put TLS below the protocol for a client at `addr`; none if there is no protocol."""
         protocol = self.wrappedFactory.buildProtocol(addr)
         return None if protocol is None else self.protocol(self, protocol)
-
-
-def add_tls(
-    factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
-) -> TLSFactory:
-    """Return a factory that makes the connections of `factory`, with TLS below them."""
-    return TLSFactory(creator, False, factory, clock)

@@ -42,7 +42,7 @@ from chatserver.client import (
 from chatserver.client import connection as connection_module
 from chatserver.client.trust import default_path
 from chatserver.packets import Command, Packet, encode
-from chatserver.tls import add_tls
+from chatserver.tls import TLSFactory
 from tests.test_certificates import DAY, NOW, certificate_pem, ec_key, make_certificate
 
 HOST = "localhost"
@@ -207,7 +207,7 @@ class Case(TestCase):
             extraCertChain=[crypto.X509.from_cryptography(each) for each in shown.others],
             **options,
         )
-        return self.listen(add_tls(recorders, creator, reactor))
+        return self.listen(TLSFactory(recorders, creator, reactor))
 
     def connect(self, port: int, trust: Trust | None, host: str = HOST) -> Deferred[ChatClient]:
         """Connect to `port` of this machine, where `host` is expected."""
@@ -321,7 +321,7 @@ class TrustFileTests(Case):
         for host in (HOST, "127.0.0.1", "::1"):
             recorders = Recorders()
             self.servers.append(recorders)
-            port = self.listen(add_tls(recorders, server.tls_options, reactor))
+            port = self.listen(TLSFactory(recorders, server.tls_options, reactor))
             await self.assert_trusted_at(port, TrustFile(paths[0]), host)
 
     async def test_leaf(self) -> None:
@@ -685,7 +685,7 @@ class ConnectTests(Case):
         context.use_certificate(crypto.X509.from_cryptography(shown.certificate))
         options = CertificateOptions()
         options._context = context
-        port = self.listen(add_tls(recorders, options, reactor))
+        port = self.listen(TLSFactory(recorders, options, reactor))
         text = await self.assert_refused_at(port, Fingerprint(shown.fingerprint), kind=ConnectError)
         self.assertIn("no TLS", text)
 

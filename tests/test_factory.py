@@ -15,9 +15,9 @@ from twisted.trial.unittest import TestCase
 
 from chatserver.factory import ChatFactory
 from chatserver.limits import ConnectionLimits
-from chatserver.proxied import ProxiedFactory
+from chatserver.proxied import ProxiedTLSFactory
 from chatserver.testing import server_certificate
-from chatserver.tls import TLSTransport, add_tls
+from chatserver.tls import TLSFactory
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 1)
 
@@ -29,13 +29,17 @@ def ipv4(number: int) -> IPv4Address:
 class CountingCase(TestCase):
     """A test with a factory, and TLS on it, whose connections are counted."""
 
+    TLS = TLSFactory
+
     def make_factory(self, **limits: Any) -> None:
         """Make a factory with `limits`."""
         self.clock = Clock()
         nobody: Any = None
         online: Any = type("Online", (), {"close": lambda _: None})()
         self.chat_factory = ChatFactory(nobody, online, self.clock, ConnectionLimits(**limits))
-        self.factory: Any = add_tls(self.chat_factory, server_certificate().tls_options, self.clock)
+        self.factory: Any = self.TLS(
+            self.chat_factory, server_certificate().tls_options, self.clock
+        )
 
     def come(self, address: IAddress) -> StringTransport | None:
         """Return the transport of a client at `address`, or None if it is not taken."""
@@ -104,12 +108,13 @@ class ConnectionsTests(CountingCase):
 class ProxiedTests(CountingCase):
     """Connections that come through a proxy."""
 
+    TLS = ProxiedTLSFactory
+
     def make_factory(self, **limits: Any) -> None:
         """Make a factory, with Twisted's reader of the header on top."""
         super().make_factory(**limits)
         listening: Any = type("Listening", (), {"listen": lambda _, factory: factory})()
-        inner = ProxiedFactory(self.factory, self.clock, 10)
-        self.factory = proxyEndpoint(listening).listen(inner)
+        self.factory = proxyEndpoint(listening).listen(self.factory)
 
     def come_through(self, header: bytes) -> StringTransport:
         """Return the transport of a client behind a proxy, which sends `header`."""
@@ -122,32 +127,73 @@ class ProxiedTests(CountingCase):
         """Return the header for a client, and the first byte of what that sends."""
         return b"PROXY TCP4 192.0.2.%d 10.0.0.1 50000 5555\r\n\x16" % number
 
+    def addresses(self) -> list[str]:
+        """Return where the clients are."""
+        return sorted(str(each.address) for each in self.chat_factory._connections)
+
     def test_per_address(self) -> None:
         """Clients are counted by the address in the header, and not by the proxy's."""
         self.make_factory(per_address=1)
         first, second, third = (self.come_through(self.header(number)) for number in (1, 2, 1))
-        self.assertEqual([each.disconnecting for each in (first, second)], [False, False])
+        self.assertEqual([each.disconnected for each in (first, second)], [False, False])
         self.assertTrue(third.disconnected)
-        self.assertIsInstance(first.protocol.wrappedProtocol, TLSTransport)
-        addresses = {str(each.address) for each in self.chat_factory._connections}
-        self.assertEqual(addresses, {"192.0.2.1:50000", "192.0.2.2:50000"})
+        self.go(third)
+        self.assertEqual(self.addresses(), ["192.0.2.1:50000", "192.0.2.2:50000"])
         self.go(first)
         self.assertFalse(self.come_through(self.header(1)).disconnected)
+
+    def test_connections_of_the_proxy(self) -> None:
+        """A proxy that speaks for itself, as to see whether the server is there, is a client."""
+        self.make_factory(per_address=1)
+        for is_refused in (False, True):
+            client = self.come_through(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0\x16")  # LOCAL
+            self.assertIs(client.disconnected, is_refused)
+        self.assertIn("10.0.0.1:1", self.addresses())
+
+    def test_header_awaited(self) -> None:
+        """A connection counts from the start, before the header; but not by address."""
+        self.make_factory(per_address=1, total=2)
+        first, second = self.come(PROXY), self.come(PROXY)
+        self.assertEqual(self.addresses(), ["a proxy at 10.0.0.1:1"] * 2)
+        refused = self.come(PROXY)
+        assert refused is not None
+        self.assertTrue(refused.disconnected)
+        self.go(refused)
+        self.go(first)
+        self.go(second)
+        self.assertEqual(self.addresses(), [])
+        self.assertIsNotNone(self.come(PROXY))
 
     def test_no_header(self) -> None:
         """What begins with anything else is closed."""
         self.make_factory()
-        self.assertTrue(self.come_through(b"\x16\x03\x01" + bytes(20)).disconnecting)
-        self.assertEqual(len(self.chat_factory._connections), 0)
+        transport = self.come_through(b"\x16\x03\x01" + bytes(20))
+        self.assertTrue(transport.disconnecting)
+        self.go(transport)
+        self.assertEqual(self.addresses(), [])
 
     def test_deadline(self) -> None:
-        """A proxy that says nothing is cut off; one that has gone leaves nothing behind."""
-        self.make_factory()
-        silent, gone = self.come(PROXY), self.come(PROXY)
+        """The time for the handshake runs from the start: a header does not begin it anew."""
+        self.make_factory(handshake_timeout=10)
+        silent, slow = self.come(PROXY), self.come(PROXY)
         assert silent is not None
-        self.go(gone)
+        assert slow is not None
         self.clock.advance(9)
-        self.assertFalse(silent.disconnected)
+        slow.protocol.dataReceived(self.header(1))
+        self.assertEqual([silent.disconnected, slow.disconnected], [False, False])
         self.clock.advance(1)
-        self.assertTrue(silent.disconnected)
+        self.assertEqual([silent.disconnected, slow.disconnected], [True, True])
+        self.go(silent)
+        self.go(slow)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_shut_down(self) -> None:
+        """When the server stops, it ends those too whose header has not come."""
+        self.make_factory()
+        silent = self.come(PROXY)
+        assert silent is not None
+        gone = self.chat_factory.shut_down()
+        self.assertTrue(silent.disconnected)
+        self.assertNoResult(gone)
+        self.go(silent)
+        self.successResultOf(gone)

@@ -688,6 +688,28 @@ class LogTests(ServerCase):
         self.assertIn("[ERR] Handshake failed: 192.0.2.1:50000, ", self.lines[-1])
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_cut_off(self) -> None:
+        """Of a client that is cut off at a deadline the line says which."""
+        self.server.connect(handshake=False)
+        self.server.advance(HANDSHAKE_TIMEOUT)
+        self.server.connect().send_bytes(b"nonsense")
+        self.server.advance(CLOSE_TIMEOUT)
+        _alice, bob = self.open_chat()
+        bob.stop_reading()
+        self.push(_alice)
+        bob.say_goodbye()
+        self.server.advance(CLOSE_TIMEOUT)
+        self.assertEqual(
+            [line for line in self.lines if "cut off" in line],
+            [
+                "[ERR] Handshake failed: 192.0.2.1:50000, "
+                "cut off: the handshake was not done in 10 s",
+                "[INFO] Disconnected: 192.0.2.1:50001, cut off: the goodbye was not taken in 5 s",
+                "[INFO] Disconnected: 'bob' (192.0.2.1:50003), "
+                "cut off: what was left was not taken in 5 s",
+            ],
+        )
+
     def test_stalled(self) -> None:
         """A client that is cut off because it stalls is a warning."""
         alice, bob = self.open_chat()

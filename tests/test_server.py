@@ -474,6 +474,7 @@ class ProxyTests(ServerCase):
         "--port=haproxy:tcp:0:interface=127.0.0.1",
         "--connections-per-address=1",
         "--failed-logins=1/minute",
+        "--max-connections=2",
     )
 
     def connect_from(self, header: bytes) -> Client:
@@ -503,6 +504,16 @@ class ProxyTests(ServerCase):
     def test_no_header(self: Any) -> None:
         """Who comes past the proxy is closed."""
         self.assertRaises((ConnectionError, ssl.SSLError), self.connect)
+
+    @in_thread
+    def test_silent(self: Any) -> None:
+        """A connection counts from the start, also while its header is still awaited."""
+        port = self.service.port.getHost().port
+        for _ in range(2):
+            silent = socket.create_connection(("127.0.0.1", port))
+            self.addCleanup(silent.close)
+        header = b"PROXY TCP4 192.0.2.1 192.0.2.9 50000 5555\r\n"
+        self.assertRaises((ConnectionError, ssl.SSLError), self.connect_from, header)
 
 
 class StallTests(ServerCase):
