@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -19,7 +22,6 @@ from chatserver.addresses import Address
 from chatserver.attempts import LoginAttempts, TooManyFailuresError
 from chatserver.conversation import Conversation
 from chatserver.credentials import (
-    Credentials,
     MalformedCredentialsError,
     for_login,
     for_registration,
@@ -68,83 +70,82 @@ class AccountAuthenticator:
 
     def register(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """Make the account that `body` asks for."""
-
-        def refuse(code: ErrorCode, reason: str) -> None:
-            self._refuse(conversation, Command.REGISTER, code, str(address), reason)
-
+        request = _Request(Command.REGISTER, conversation, address)
         if not self._registration_is_open:
-            refuse(ErrorCode.REGISTRATION_CLOSED, "registration is closed")
+            self._refuse(request, ErrorCode.REGISTRATION_CLOSED, "registration is closed")
             return
         try:
             credentials = for_registration(body, self._min_password_length)
         except MalformedCredentialsError as error:
-            refuse(ErrorCode.MALFORMED, str(error))
+            self._refuse(request, ErrorCode.MALFORMED, str(error))
             return
         if address.network is not None and not self._registrations.allows(address.network):
-            limit = self._registrations.rate
-            refuse(ErrorCode.SLOW_DOWN, f"too many registrations from there (limit {limit})")
+            reason = f"too many registrations from there (limit {self._registrations.rate})"
+            self._refuse(request, ErrorCode.SLOW_DOWN, reason)
             return
-        registering = self._accounts.register(credentials)
-        self._decide(conversation, Command.REGISTER, credentials, address, registering)
+        request.name = credentials.name
+        self._decide(request, self._accounts.register(credentials))
 
     def log_in(self, conversation: Conversation, body: bytes, address: Address) -> None:
         """Check the credentials in `body`."""
+        request = _Request(Command.LOGIN, conversation, address)
         try:
             credentials = for_login(body)
         except MalformedCredentialsError as error:
-            code, client = ErrorCode.MALFORMED, str(address)
-            self._refuse(conversation, Command.LOGIN, code, client, str(error))
+            self._refuse(request, ErrorCode.MALFORMED, str(error))
             return
+        request.name = credentials.name
         logging_in = self._attempts.make(
             credentials.name, address.network, lambda: self._accounts.log_in(credentials)
         )
-        self._decide(conversation, Command.LOGIN, credentials, address, logging_in)
+        self._decide(request, logging_in)
 
-    def _decide(
-        self,
-        conversation: Conversation,
-        command: Command,
-        credentials: Credentials,
-        address: Address,
-        outcome: Deferred[None],
-    ) -> None:
-        """Tell `conversation`, and the log, what `outcome` is once it is there."""
-        client = f"{credentials.name!r} ({address})"
+    def _decide(self, request: _Request, outcome: Deferred[None]) -> None:
+        """Tell the conversation, and the log, what `outcome` is once it is there."""
+        conversation, command = request.conversation, request.command
 
         def admit(_: None) -> None:
             if command is Command.REGISTER:
-                self._log.info("Registered: {client}", client=client)
-            conversation.admitted(credentials.name.encode())
+                self._log.info("Registered: {client}", **request.who)
+            conversation.admitted(request.name.encode())
 
         def refuse(failure: Failure) -> None:
             error = failure.value
             if isinstance(error, StorageFailedError) and error.is_told:
                 conversation.refused(command, ErrorCode.FAILED)
             elif isinstance(error, AccountsError):
-                code = _CODES.get(type(error), ErrorCode.FAILED)
-                self._refuse(conversation, command, code, client, str(error))
+                self._refuse(request, _CODES.get(type(error), ErrorCode.FAILED), str(error))
             else:
-                self._log.failure("Neither admitted nor refused: {client}", failure, client=client)
+                self._log.failure("Neither admitted nor refused: {client}", failure, **request.who)
                 conversation.refused(command, ErrorCode.FAILED)
 
         def log_fault(failure: Failure) -> None:
-            self._log.failure("A fault of the server's: {client}", failure, client=client)
+            self._log.failure("A fault of the server's: {client}", failure, **request.who)
 
         outcome.addCallbacks(admit, refuse).addErrback(log_fault)
 
-    def _refuse(
-        self,
-        conversation: Conversation,
-        command: Command,
-        code: ErrorCode,
-        client: str,
-        reason: str,
-    ) -> None:
+    def _refuse(self, request: _Request, code: ErrorCode, reason: str) -> None:
         self._log.emit(
             LogLevel.error if code is ErrorCode.FAILED else LogLevel.warn,
             "{command} refused: {client}, {reason}",
-            command=command.name.title(),
-            client=client,
+            command=request.command.name.title(),
             reason=reason,
+            **request.who,
         )
-        conversation.refused(command, code)
+        request.conversation.refused(request.command, code)
+
+
+@dataclass(slots=True)
+class _Request:
+    """A Register or Login of a client at `address`. The name is empty until it is known."""
+
+    command: Command
+    conversation: Conversation
+    address: Address
+    name: str = ""
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """Who the client is, for a log event; see `LineRates`."""
+        client = f"{self.name!r} ({self.address})" if self.name else str(self.address)
+        return {"client": client, "network": self.address.network}

@@ -39,6 +39,11 @@ class _User:
     def __str__(self) -> str:
         return f"{self.name.decode()!r} ({self.address})"
 
+    @property
+    def network(self) -> str | None:
+        """Where the user is, for limits; see `Address`."""
+        return self.address.network
+
     def has_invited(self, other: _User | None) -> bool:
         """Tell whether an invitation to `other` waits for its answer."""
         return self.sent is not None and self.sent.invitee is other
@@ -96,9 +101,14 @@ class LocalDirectory:
         if older is not None:
             self.depart(name)
         user = self._users[name] = _User(name, conversation, address)
-        self._log.info("Logged in: {user}", user=str(user))
+        self._log.info("Logged in: {user}", user=str(user), network=user.network)
         if older is not None:
-            self._log.info("Replaced: {older} by {user}", older=str(older), user=str(user))
+            self._log.info(
+                "Replaced: {older} by {user}",
+                older=str(older),
+                user=str(user),
+                network=user.network,
+            )
             older.conversation.replaced()
         conversation.entered()
 
@@ -129,7 +139,10 @@ class LocalDirectory:
         if not self._invitations.allows(user):
             limit = str(self._invitations.rate)
             self._log.warn(
-                "Too many invitations: {user} (limit {limit})", user=str(user), limit=limit
+                "Too many invitations: {user} (limit {limit})",
+                user=str(user),
+                limit=limit,
+                network=user.network,
             )
             user.conversation.refused(command, ErrorCode.SLOW_DOWN)
         elif peer is None:
@@ -264,7 +277,9 @@ class LocalDirectory:
         self._withdraw(invitee)
         others = self._end_received(inviter) + self._end_received(invitee)
         inviter.partner, invitee.partner = invitee, inviter
-        self._log.info("Chat opened: {a} and {b}", a=str(inviter), b=str(invitee))
+        self._log.info(
+            "Chat opened: {a} and {b}", a=str(inviter), b=str(invitee), network=inviter.network
+        )
 
         invitee.conversation.chat_opened(inviter.name, command)
         inviter.conversation.chat_opened(invitee.name, invitation.command)
@@ -280,5 +295,10 @@ class LocalDirectory:
         partner = user.partner
         if partner is not None:
             user.partner = partner.partner = None
-            self._log.info("Chat left: {user} left {partner}", user=str(user), partner=str(partner))
+            self._log.info(
+                "Chat left: {user} left {partner}",
+                user=str(user),
+                partner=str(partner),
+                network=user.network,
+            )
         return partner

@@ -69,7 +69,12 @@ class ChatFactory(Factory):
         return f"there are {most} connections from there"
 
     def _log_refusal(self, address: Address, reason: str) -> None:
-        self._log.warn("Client refused: {client}, {reason}", client=str(address), reason=reason)
+        self._log.warn(
+            "Client refused: {client}, {reason}",
+            client=str(address),
+            reason=reason,
+            network=address.network,
+        )
 
     def opened(self, connection: ChatProtocol) -> None:
         """See `Connections`."""

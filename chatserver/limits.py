@@ -134,11 +134,16 @@ MAX_OLD_LOGS = 5
 the log takes 60 MB at most, also when somebody floods it."""
 
 LOG_LINES = "120/minute"
-"""Log lines of one kind: two a second are more than anybody reads, and at 100 bytes a line a
-flood of one kind needs 14 hours to fill one file of `LOG_ROTATE_LENGTH`."""
+"""Log lines of one kind from one address: two a second are more than anybody reads, and at 100
+bytes a line a flood of one kind needs 14 hours to fill one file of `LOG_ROTATE_LENGTH`."""
 
-MAX_LOG_KINDS = 1000
-"""Kinds of log lines that are counted apart: many times what the server has. The rest shares."""
+LOG_NETWORKS = 10
+"""Times `LOG_LINES` that all addresses together may have of one kind: a fleet that comes back all
+at once is told of, and many addresses that flood still leave more than an hour in the files."""
+
+MAX_LOG_WINDOWS = 1000
+"""Kinds of log lines, and addresses, that are counted apart: many times what is usual. The rest
+shares."""
 
 DATABASE_TIMEOUT = 5.0
 """Seconds in which the database must have answered one question, waiting for its turn included;

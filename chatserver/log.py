@@ -13,8 +13,6 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
@@ -23,7 +21,8 @@ from twisted.python.logfile import BaseLogFile, LogFile
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import LOG_ROTATE_LENGTH, MAX_LOG_KINDS, MAX_OLD_LOGS
+from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
+from chatserver.logrates import LeftOut, LineRates
 from chatserver.printable import escape
 from chatserver.rates import Rate
 
@@ -109,7 +108,6 @@ def make_observer(
     files: Iterable[Writable],
     rate: Rate | None = None,
     seconds: Callable[[], float] = time.monotonic,
-    tell: Callable[[str], None] = lambda text: None,
 ) -> ServerLog:
     """Return an observer that writes each event's line to each of `files`, at once.
 
@@ -117,71 +115,40 @@ def make_observer(
     disk is full, the terminal is gone) misses the line; the others get it all the same, and
     nothing is raised. Any thread may use it.
 
-    :param rate: how many lines of one kind are written; None for all
+    :param rate: how many lines of one kind are written, see `LineRates`; None for all
     :param seconds: the clock that `rate` goes by
-    :param tell: is called with a line when a file can't be written any more, and with an empty
-        text when all can be
     """
-    return ServerLog([_Writer(file) for file in files], rate, seconds, tell)
-
-
-@dataclass
-class _Window:
-    """What came of one kind of event since `start`."""
-
-    start: float
-    written: int = 0
-    left_out: int = 0
-
-
-_Kind = tuple[object, ...]
+    return ServerLog([_Writer(file) for file in files], LineRates(rate, seconds))
 
 
 @implementer(ILogObserver)
 class ServerLog:
-    """Gives each event's line to each of `writers`, as `make_observer` says.
+    """Gives each event's line to each of `writers`, as far as `rates` has room for it."""
 
-    Events of one kind, those with the same format and level, are limited by `rate`, so that no
-    client can fill the disk or push out what else has happened. Of failures each type raised
-    at each place is a kind of its own: none is left out because of another. (None is exempt: a
-    client that finds a traceback could fill the disk with it.)
-    """
-
-    def __init__(
-        self,
-        writers: list[_Writer],
-        rate: Rate | None,
-        seconds: Callable[[], float],
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, writers: list[_Writer], rates: LineRates) -> None:
         self._writers = writers
-        self._rate = rate
-        self._seconds = seconds
-        self._tell = tell
-        self._windows: dict[_Kind, _Window] = {}
+        self._rates = rates
         # Re-entrant, since what the garbage collector ends in the midst of a write may log.
         self._lock = RLock()
 
     def __call__(self, event: LogEvent) -> None:
-        """Write the line for `event`, if it has one and its kind has room."""
+        """Write the line for `event`, if it has one and there is room for it."""
         if event.get("log_level") is LogLevel.debug:
             return
         with self._lock:
-            if not self._has_room(event):
-                return
-            line = format_line(event)
-            if line is not None:
+            self._tell_left_out(self._rates.end_windows())
+            if self._rates.has_room(event) and (line := format_line(event)) is not None:
                 self._write(line)
 
-    def flush(self) -> None:
+    def flush(self, is_end: bool = False) -> None:
         """Tell what was left out and what is missing, as far as its time has come.
 
         To be called now and then, about once a minute: otherwise the next event tells it.
+
+        :param is_end: whether nothing more will come: then all is told
         """
         with self._lock:
-            now = self._seconds()
-            for kind, window in list(self._windows.items()):
-                self._end(kind, window, now)
+            self._tell_left_out(self._rates.end_windows(now_too=is_end))
             self._write("")
 
     def reopen(self) -> None:
@@ -196,37 +163,9 @@ class ServerLog:
                 except OSError as error:
                     self._say(LogLevel.warn, _REOPEN_FAILED, reason=_explain(error))
 
-    def _has_room(self, event: LogEvent) -> bool:
-        if self._rate is None:
-            return True
-        now = self._seconds()
-        kind = _kind(event)
-        window = self._windows.get(kind)
-        if window is not None:
-            self._end(kind, window, now)
-        if kind not in self._windows and len(self._windows) >= MAX_LOG_KINDS:
-            kind = ("others", kind[1])
-        window = self._windows.setdefault(kind, _Window(now))
-        if window.written >= self._rate.amount:
-            window.left_out += 1
-            return False
-        window.written += 1
-        return True
-
-    def _end(self, kind: _Kind, window: _Window, now: float) -> None:
-        """Forget `window` if its time is over, and tell what was left out in it."""
-        if self._rate is None or now - window.start < self._rate.seconds:
-            return
-        # First, since what is written may log.
-        del self._windows[kind]
-        if window.left_out:
-            self._say(
-                LogLevel.warn,
-                'Left out: {count} lines like "{kind}" in the last {seconds:.0f} s',
-                count=window.left_out,
-                kind=kind[0],
-                seconds=now - window.start,
-            )
+    def _tell_left_out(self, lines: Iterable[LeftOut]) -> None:
+        for left_out in lines:
+            self._say(LogLevel.warn, "{left_out}", left_out=left_out)
 
     def _say(self, level: object, text: str, **more: object) -> None:
         self._write(_own_line(level, text, **more))
@@ -236,28 +175,13 @@ class ServerLog:
         for writer in self._writers:
             writer.write(line)
         after = [writer.reason for writer in self._writers]
-        reasons = [reason for reason in after if reason is not None]
-        if bool(reasons) is not any(before):
-            with suppress(Exception):
-                self._tell(f"the log cannot be written: {reasons[0]}" if reasons else "")
         # Where it can still be read: on the terminal, if there is one.
         fails_anew = [new for old, new in zip(before, after, strict=True) if new and not old]
-        if fails_anew and len(reasons) < len(after):
+        if fails_anew and None in after:
             self._say(LogLevel.error, "A log cannot be written: {reason}", reason=fails_anew[0])
 
 
 _REOPEN_FAILED = "The log file cannot be opened anew: {reason}; the old one is written on"
-
-
-def _kind(event: LogEvent) -> _Kind:
-    """Return what tells `event` from those of another kind."""
-    failure = event.get("log_failure")
-    place: tuple[object, ...] = ()
-    if failure is not None:
-        frames = getattr(failure, "frames", None)
-        place = (getattr(failure, "type", None), *(frames[-1][1:3] if frames else ()))
-    form = event.get("log_format")
-    return (form if isinstance(form, str) else "", event.get("log_level"), *place)
 
 
 class _LogFile(LogFile):

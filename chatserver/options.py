@@ -179,7 +179,7 @@ class Options(TwistedOptions):
             "log-lines",
             None,
             LOG_LINES,
-            "Log lines of one kind; what is left out is counted.",
+            "Log lines of one kind from one address; what is left out is counted.",
         ],
         [
             "invitation-timeout",

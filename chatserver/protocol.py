@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from typing import Protocol as TypingProtocol
 
 from OpenSSL import SSL
@@ -228,13 +229,17 @@ class ChatProtocol(PacketReceiver):
         name = self._core.name
         return f"{name.decode()!r} ({self.address})" if name else str(self.address)
 
+    def _who(self) -> dict[str, Any]:
+        """Return for a log event who the client is; see `LineRates`."""
+        return {"client": str(self), "network": self.address.network}
+
     # --- The connection's life, as Twisted tells it -----------------------------------------
 
     def connectionMade(self) -> None:
         """Wait for the TLS handshake, but not for ever."""
         self.address = address_of(self.transport.getPeer())
         self._connections.opened(self)
-        self._log.info("Client connected: {client}", client=str(self))
+        self._log.info("Client connected: {client}", **self._who())
         self._set_deadline(self._limits.handshake_timeout, "the handshake was not done")
 
     def located(self) -> bool:
@@ -243,7 +248,7 @@ class ChatProtocol(PacketReceiver):
         if not self._connections.located(self, address):
             return False
         self.address = address
-        self._log.info("Client located: {client}, behind {proxy}", client=str(self), proxy=proxy)
+        self._log.info("Client located: {client}, behind {proxy}", **self._who(), proxy=proxy)
         return True
 
     def handshakeCompleted(self) -> None:
@@ -254,7 +259,7 @@ class ChatProtocol(PacketReceiver):
         subject = client_subject(tls)
         self._log.info(
             "Handshake done: {client}, {version}{certificate}",
-            client=str(self),
+            **self._who(),
             version=tls.get_protocol_version_name(),
             certificate="" if subject is None else f", certificate of {subject}",
         )
@@ -274,14 +279,14 @@ class ChatProtocol(PacketReceiver):
         try:
             packet_received(self._conversation, packet)
         except Exception:
-            self._log.failure("Cut off, a fault of the server's: {client}", client=str(self))
+            self._log.failure("Cut off, a fault of the server's: {client}", **self._who())
             self._decoder.stop()
             if not self._is_gone:  # Else there is nothing to cut off, or a deadline does it.
                 self.transport.abortConnection()
 
     def badPacketReceived(self, reason: str) -> None:
         """Let the conversation end."""
-        self._log.warn("Bad packet: {client}, {reason}", client=str(self), reason=reason)
+        self._log.warn("Bad packet: {client}, {reason}", **self._who(), reason=reason)
         self._conversation.bad_packet()
 
     def tlsEnded(self) -> None:
@@ -306,9 +311,9 @@ class ChatProtocol(PacketReceiver):
         if self._cut_off_because is not None:
             end = f"cut off: {self._cut_off_because}"
         if self._is_secure:
-            self._log.info("Disconnected: {client}, {end}", client=str(self), end=end)
+            self._log.info("Disconnected: {client}, {end}", **self._who(), end=end)
         else:
-            self._log.error("Handshake failed: {client}, {end}", client=str(self), end=end)
+            self._log.error("Handshake failed: {client}, {end}", **self._who(), end=end)
         self.endStream()
 
     def streamEnded(self) -> None:
@@ -379,7 +384,7 @@ class ChatProtocol(PacketReceiver):
     def _stalled(self) -> None:
         self._log.warn(
             "Stalled: {client} took nothing for {seconds:g} s and is cut off",
-            client=str(self),
+            **self._who(),
             seconds=self._limits.stall_timeout,
         )
         self.transport.abortConnection()
@@ -393,7 +398,7 @@ class ChatProtocol(PacketReceiver):
         if not self._core.name:
             self._log.warn(
                 "Not logged in after {seconds:g} s: {client}",
-                client=str(self),
+                **self._who(),
                 seconds=self._limits.login_timeout,
             )
         self._conversation.login_timed_out()

@@ -282,6 +282,6 @@ class ChatService(Service):
             self._log.info("AsyncChatServer stopped")
             if self._flushing.running:
                 self._flushing.stop()
-            self._observer.flush()
+            self._observer.flush(is_end=True)
             if not self._runs_under_twistd:
                 globalLogPublisher.removeObserver(self._observer)
