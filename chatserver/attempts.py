@@ -27,7 +27,8 @@ class LoginAttempts:
 
     How an attempt ends is not known while it is under way. So that nobody gets more guesses
     by making them all at once, no more attempts of one address are under way than may still
-    fail; the others wait for them, and whoever logs in a whole fleet is only slowed down.
+    fail; the others wait for them, the first come first, and whoever logs in a whole fleet is
+    only slowed down.
 
     :param clock: the clock to count by
     :param rate: how many may fail, or None for no limit
@@ -56,7 +57,9 @@ class LoginAttempts:
     async def _make(
         self, rate: Rate, name: str, network: str, log_in: Callable[[], Deferred[None]]
     ) -> None:
-        while not self._may_try(rate, name, network):
+        # Behind those that wait already: one that needs all others to have ended would be
+        # overtaken for ever.
+        while not self._may_try(rate, name, network) or network in self._waiting:
             await self._next_end(network)
         self._under_way[network] += 1
         try:

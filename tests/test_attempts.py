@@ -122,6 +122,22 @@ class AttemptsTests(TestCase):
             self.tried.pop(0).callback(None)
         self.assertEqual(order, list(range(20)))
 
+    def test_not_overtaken(self) -> None:
+        """The owner of an account under attack gets a turn, however many log in beside them."""
+        for number in range(AMOUNT):
+            self.fail("alice", f"198.51.100.{number}")
+        first = self.make("device-1", OFFICE)
+        owner = self.make("alice", OFFICE)
+        second = self.make("device-2", OFFICE)
+        self.assertEqual(len(self.tried), 1)
+        self.tried.pop().callback(None)
+        self.successResultOf(first)
+        # Now those of the owner and of the second device are under way.
+        self.assertEqual(len(self.tried), 2)
+        self.tried.pop(0).callback(None)
+        self.successResultOf(owner)
+        self.assertNoResult(second)
+
     def test_too_many_wait(self) -> None:
         """Who would have to wait behind too many is refused at once."""
         waiting = [self.make("alice", HOME) for _ in range(AMOUNT + MAX_LOGINS_UNDER_WAY)]
