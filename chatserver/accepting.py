@@ -1,4 +1,4 @@
-"""Lets a port rest that can't accept clients just now."""
+"""Lets a port rest while it can't accept clients."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort, IPushProdu
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from zope.interface import implementer
 
-from chatserver.limits import ACCEPT_PAUSE
+from chatserver.limits import ACCEPT_BACKOFF
+
+_ADVICE = {
+    "EMFILE": "raise the file limit (ulimit -Hn, or LimitNOFILE= in a systemd unit)",
+    "ENFILE": "the whole system has too many files open; see sysctl fs.file-max",
+    "ENOBUFS": "the system has no memory for it",
+    "ENOMEM": "the system has no memory for it",
+}
+"""What to do, for each error of accept that another try would meet again."""
 
 
 @implementer(ILogObserver)
-class AcceptRest:
-    """While it runs, a port at which accept fails is let alone for `ACCEPT_PAUSE`.
+class AcceptBackoff:
+    """While it runs, a port at which accept fails is let alone for `ACCEPT_BACKOFF`.
 
     Accept fails when there are no files left, or no memory. The client still waits then, so the
     reactor would try again in each of its turns, and log it each time: thousands of times a
     second. (Where it can, Twisted keeps a file in reserve for that case; but what else opens a
     file just then may take it, and it is of no use when the whole system has none left.)
 
-    Twisted tells of it only in the log.
+    Twisted tells of it only in the log, and not of which port: but what is missing is missing
+    for all ports of a process.
 
     :param port: what listens
-    :param clock: where the rest is waited for
+    :param clock: where the back-off is waited for
     """
 
     _log = Logger()
@@ -46,13 +55,15 @@ class AcceptRest:
 
     def __call__(self, event: LogEvent) -> None:
         """Let the port rest if `event` tells that accept has failed."""
-        if "acceptError" in event and self._end is None and IPushProducer.providedBy(self._port):
+        error = event.get("acceptError")
+        if error in _ADVICE and self._end is None and IPushProducer.providedBy(self._port):
             self._port.pauseProducing()
-            self._end = self._clock.callLater(ACCEPT_PAUSE, self._go_on, self._port.resumeProducing)
+            resume = self._port.resumeProducing
+            self._end = self._clock.callLater(ACCEPT_BACKOFF, self._go_on, resume)
             self._log.warn(
-                "No client can be accepted for now ({error}): raise the file limit (ulimit -Hn, "
-                "or LimitNOFILE= in a systemd unit), or find out what has so many files open",
-                error=event["acceptError"],
+                "No client can be accepted for now ({error}): {advice}",
+                error=error,
+                advice=_ADVICE[error],
             )
 
     def _go_on(self, resume: Callable[[], object]) -> None:

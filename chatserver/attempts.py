@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from chatserver.accounts import AccountsError, NotAuthenticatedError, TooBusyError
 from chatserver.limits import MAX_LOGINS_UNDER_WAY
-from chatserver.rates import Rate, Recent
+from chatserver.rates import Rate, SlidingWindow
 
 
 class TooManyFailuresError(AccountsError):
@@ -37,8 +37,8 @@ class LoginAttempts:
     def __init__(self, clock: IReactorTime, rate: Rate | None) -> None:
         self._rate = rate
         seconds = rate.seconds if rate else 0
-        self._by_network = Recent(clock, seconds)
-        self._by_name = Recent(clock, seconds)
+        self._by_network = SlidingWindow(clock, seconds)
+        self._by_name = SlidingWindow(clock, seconds)
         self._under_way: Counter[str] = Counter()
         self._waiting: dict[str, deque[Deferred[None]]] = {}
 

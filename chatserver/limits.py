@@ -49,7 +49,7 @@ INVITATIONS = "30/minute"
 """Invitations of one connection: one every two seconds is more than people send, and what others
 get of them can still be read."""
 
-ACCEPT_PAUSE = 1.0
+ACCEPT_BACKOFF = 1.0
 """Seconds that a port rests when accept fails: to try again costs nothing then, and who waits
 still does."""
 

@@ -45,7 +45,7 @@ def parse_rate(text: str) -> Rate | None:
     return Rate(item.amount, item.get_expiry(), text.strip())
 
 
-class Recent:
+class SlidingWindow:
     """Counts what has happened in the last seconds, for each key of its own.
 
     It keeps one time for each event that counts, and nothing for keys of which none does.
@@ -99,7 +99,7 @@ class RateLimit:
 
     def __init__(self, clock: IReactorTime, rate: Rate | None) -> None:
         self.rate = rate
-        self._recent = Recent(clock, rate.seconds if rate else 0)
+        self._recent = SlidingWindow(clock, rate.seconds if rate else 0)
 
     def allows(self, key: Hashable) -> bool:
         """Return whether it may happen once more for `key`; if so, it counts."""

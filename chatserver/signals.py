@@ -14,7 +14,7 @@ from twisted.logger import Logger
 _STANDARD_STREAMS = range(3)
 
 
-class HangUp:
+class SighupHandler:
     """Does what SIGHUP asks for. Where there is no such signal (Windows) it never comes.
 
     A terminal that is closed sends it too. A server that began on that terminal ends then, in

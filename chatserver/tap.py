@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 from twisted.python.usage import Options as TwistedOptions
 
 from chatserver import __version__
-from chatserver.accepting import AcceptRest
+from chatserver.accepting import AcceptBackoff
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
 from chatserver.database import Store, make_engine, parse_url, prepare
@@ -33,7 +33,7 @@ from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
 from chatserver.renewal import Renewal, certificate_files
-from chatserver.signals import HangUp
+from chatserver.signals import SighupHandler
 from chatserver.systemd import Systemd
 
 __all__ = ["Options", "makeService"]
@@ -201,7 +201,7 @@ class ChatService(Service):
     ) -> None:
         self._reactor = reactor
         self.port = port
-        self._accept_rest = AcceptRest(port, reactor)
+        self._accept_backoff = AcceptBackoff(port, reactor)
         self._certificate = certificate
         self._factory = factory
         self._accounts = accounts
@@ -210,7 +210,7 @@ class ChatService(Service):
         self._limits = limits
         self._runs_under_twistd = runs_under_twistd
         self._systemd = Systemd(reactor)
-        self._hang_up = HangUp(reactor, [log.reopen, certificate.reload])
+        self._sighup = SighupHandler(reactor, [log.reopen, certificate.reload])
         self._flushing = LoopingCall(log.flush)
         self._flushing.clock = reactor
 
@@ -227,8 +227,8 @@ class ChatService(Service):
         self._certificate.start()
         # Now and not once the reactor runs: a daemon's command returns in between, and whoever
         # gave it may send the signal at once, which without a handler ends the process.
-        self._hang_up.start()
-        self._accept_rest.start()
+        self._sighup.start()
+        self._accept_backoff.start()
         self._flushing.start(LOG_FLUSH_INTERVAL, now=False)
         # Not before: twist begins its log in between, and tells it again what was told so far.
         self._reactor.callWhenRunning(self._begin_log)
@@ -241,11 +241,11 @@ class ChatService(Service):
         self._log.info(
             "AsyncChatServer {version} listens on {address}", version=__version__, address=address
         )
-        self._log_room()
+        self._log_capacity()
         self._certificate.tell()
         self._systemd.ready(f"listens on {address}")
 
-    def _log_room(self) -> None:
+    def _log_capacity(self) -> None:
         """Log how many connections there may be, and warn if there can't be as many."""
         total = self._limits.total
         self._log.info(
@@ -271,14 +271,14 @@ class ChatService(Service):
             # Whoever asks a second time does not want to wait: end the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-        self._accept_rest.stop()
+        self._accept_backoff.stop()
         try:
             yield maybeDeferred(self.port.stopListening)
             yield self._factory.shut_down()
         finally:
             yield self._accounts.stop()
             self._systemd.stop()
-            self._hang_up.stop()  # Last: until then the signal would end what is under way.
+            self._sighup.stop()  # Last: until then the signal would end what is under way.
             self._log.info("AsyncChatServer stopped")
             if self._flushing.running:
                 self._flushing.stop()

@@ -8,8 +8,8 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from chatserver.accepting import AcceptRest
-from chatserver.limits import ACCEPT_PAUSE
+from chatserver.accepting import AcceptBackoff
+from chatserver.limits import ACCEPT_BACKOFF
 
 
 @implementer(IPushProducer)
@@ -28,12 +28,12 @@ class Port:
         raise NotImplementedError
 
 
-class AcceptRestTests(SynchronousTestCase):
+class AcceptBackoffTests(SynchronousTestCase):
     """A port at which accept fails."""
 
     def setUp(self) -> None:
         self.port, self.clock = Port(), Clock()
-        self.rest = AcceptRest(self.port, self.clock)  # type: ignore[arg-type]
+        self.rest = AcceptBackoff(self.port, self.clock)  # type: ignore[arg-type]
         self.rest.start()
 
     def fail_to_accept(self) -> None:
@@ -45,9 +45,9 @@ class AcceptRestTests(SynchronousTestCase):
         for _ in range(2):
             self.fail_to_accept()
             self.assertFalse(self.port.accepts)
-            self.clock.advance(ACCEPT_PAUSE / 2)
+            self.clock.advance(ACCEPT_BACKOFF / 2)
             self.fail_to_accept()
-            self.clock.advance(ACCEPT_PAUSE / 2)
+            self.clock.advance(ACCEPT_BACKOFF / 2)
             self.assertTrue(self.port.accepts)
         self.rest.stop()
 
@@ -62,7 +62,8 @@ class AcceptRestTests(SynchronousTestCase):
         self.assertTrue(self.port.accepts)
 
     def test_other_events(self) -> None:
-        """Nothing else that is logged makes it rest."""
+        """Nothing else that is logged makes it rest, nor a client that went before its turn."""
         Logger().info("Could not accept")
+        Logger().info("Could not accept ({acceptError})", acceptError="ECONNABORTED")
         self.assertTrue(self.port.accepts)
         self.rest.stop()

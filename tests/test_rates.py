@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from chatserver.rates import Rate, RateLimit, Recent, parse_rate
+from chatserver.rates import Rate, RateLimit, SlidingWindow, parse_rate
 
 
 class ParseTests(TestCase):
@@ -34,7 +34,7 @@ class RecentTests(TestCase):
     def test_count(self) -> None:
         """An event counts for so many seconds, for its own key."""
         clock = Clock()
-        recent = Recent(clock, 60)
+        recent = SlidingWindow(clock, 60)
         recent.add("a")
         clock.advance(30)
         recent.add("a")
@@ -48,7 +48,7 @@ class RecentTests(TestCase):
     def test_nothing_is_kept(self) -> None:
         """A key whose events are all too old is forgotten, whoever asks or adds."""
         clock = Clock()
-        recent = Recent(clock, 60)
+        recent = SlidingWindow(clock, 60)
         for key in range(1000):
             recent.add(key)
             clock.advance(1)

@@ -23,7 +23,7 @@ from chatserver.certificates import (
 from chatserver.limits import CERTIFICATE_CHECK_INTERVAL
 from chatserver.packets import Command, Packet
 from chatserver.renewal import CertificateFiles, Renewal
-from chatserver.signals import HangUp
+from chatserver.signals import SighupHandler
 from tests.blocking import Client, make_context
 from tests.logs import keep_lines
 from tests.processes import ProcessTestCase, until
@@ -250,7 +250,7 @@ class DaysTests(RenewalCase):
         self.assertIn("expired", self.lines[-1])
 
 
-class HangUpTests(TestCase):
+class SighupTests(TestCase):
     """SIGHUP."""
 
     def test_actions(self) -> None:
@@ -264,11 +264,11 @@ class HangUpTests(TestCase):
             calls.append("first")
             raise OSError
 
-        hang_up = HangUp(reactor, [fail, lambda: calls.append("second")])
+        sighup = SighupHandler(reactor, [fail, lambda: calls.append("second")])
         before = signal.getsignal(signal.SIGHUP)
-        hang_up.start()
+        sighup.start()
         os.kill(os.getpid(), signal.SIGHUP)
-        hang_up.stop()
+        sighup.stop()
         self.assertEqual(calls, ["first", "second"])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)
@@ -288,13 +288,13 @@ class HangUpTests(TestCase):
         for before, number_of_ends in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
             is_there = True
             signal.signal(signal.SIGHUP, before)
-            hang_up = HangUp(reactor, [lambda: calls.append("act")])
-            hang_up.start()
+            sighup = SighupHandler(reactor, [lambda: calls.append("act")])
+            sighup.start()
             os.kill(os.getpid(), signal.SIGHUP)
             self.assertEqual((calls, ends), (["act"], []))
             is_there = False
             os.kill(os.getpid(), signal.SIGHUP)
-            hang_up.stop()
+            sighup.stop()
             self.assertEqual(len(ends), number_of_ends)
             self.assertEqual(len(calls), 2 - number_of_ends)
             calls.clear()
@@ -315,18 +315,18 @@ class ProcessTests(ProcessTestCase):
         files = server.folder / "certs"
         log = server.folder / "logs" / "server.log"
 
-        def hang_up(sign: str) -> None:
+        def sighup(sign: str) -> None:
             log.rename(log.with_suffix(".moved"))
             server.process.send_signal(signal.SIGHUP)
             until(lambda: sign in server.log, sign)
 
         (files / "server.crt").write_text("nonsense")
-        hang_up("Certificate not reloaded")
+        sighup("Certificate not reloaded")
         self.assertEqual(self.connect(port).fingerprint, before)
         create_self_signed(str(files / "new.crt"), str(files / "new.key"), datetime.now(UTC))
         for kind in ("crt", "key"):
             (files / f"new.{kind}").replace(files / f"server.{kind}")
-        hang_up("Certificate reloaded")
+        sighup("Certificate reloaded")
         after = self.connect(port).fingerprint
         self.assertNotEqual(after, before)
         self.assertIn(after, server.log)
