@@ -172,20 +172,34 @@ class _Gate:
     anew, so that it heals by itself. Reading and writing have a gate each: an SQLite file that
     another program has locked can still be read.
 
+    :param workers: the database's threads
     :param what: what is done to accounts here: read, or written
-    :param timeout: seconds in which a question must be answered. The thread at it is left to
-        the time-outs of the driver; a registration may be stored after all.
+    :param timeout: seconds in which a question must be answered; a registration may be stored
+        after all
+    :param overdue: the questions of all gates to `workers` that a thread is still at, though
+        nobody waits for them any more
+    :param break_off: frees threads that wait for the database
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, workers: Workers, what: str, timeout: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        workers: Workers,
+        *,
+        what: str,
+        timeout: float,
+        overdue: set[_Question[Any]],
+        break_off: Callable[[], None],
+    ) -> None:
         self._reactor = reactor
         self._workers = workers
+        self._overdue = overdue
         self._what = what
         self._timeout = timeout
+        self._break_off = break_off
         self._open: dict[_Question[Any], None] = {}
-        self._overdue: set[_Question[Any]] = set()
         self._away_since: float | None = None
         self._failed = 0
 
@@ -222,6 +236,7 @@ class _Gate:
         del self._open[question]
         if not question.give_up():
             self._overdue.add(question)
+            self._break_off()
         error = OSError(f"no answer from the database in {self._timeout:g} s")
         self._fail([question, *self._take_waiting()], error)
 
@@ -288,8 +303,18 @@ class Accounts:
         self._max_under_way = max_under_way
         self._database = Workers(reactor, "database", store.threads)
         self._hashing = Workers(reactor, "hashing", hashing_threads, HASHING_NICENESS)
-        self._reading = _Gate(reactor, self._database, "read", database_timeout)
-        self._writing = _Gate(reactor, self._database, "written", database_timeout)
+        overdue: set[_Question[Any]] = set()
+        self._reading, self._writing = (
+            _Gate(
+                reactor,
+                self._database,
+                what=what,
+                timeout=database_timeout,
+                overdue=overdue,
+                break_off=store.break_off,
+            )
+            for what in ("read", "written")
+        )
         self._running = False
         self._open = False
         self._under_way = 0

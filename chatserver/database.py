@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -485,6 +486,10 @@ class Store:
         self._file = str(engine.url.database) if _is_sqlite(engine.url) else None
         self._identity = self._identify_file()
         self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
+        self._sockets: dict[Any, socket.socket] = {}
+        if engine.url.get_backend_name() == "postgresql":
+            sa.event.listen(engine, "connect", self._keep_socket)
+            sa.event.listen(engine, "close", self._forget_socket)
 
     def find(self, name: str) -> StoredPassword | None:
         """Return what is stored for `name`, or None when there is no such account."""
@@ -574,6 +579,25 @@ class Store:
     def close(self) -> None:
         """Close all connections. One is opened again when the store is used again."""
         self._engine.dispose()
+
+    def break_off(self) -> None:
+        """Break the connections to PostgreSQL: whoever waits for an answer fails at once.
+
+        This does not block, and any thread may call it. It is for answers that will not come:
+        the driver itself waits for ever, as long as the other side's machine, or a proxy,
+        acknowledges what it was sent. (SQLite's own time-out needs no help.)
+        """
+        for each in list(self._sockets.values()):
+            with contextlib.suppress(OSError):  # It has just ended by itself.
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _keep_socket(self, connection: Any, _record: object) -> None:
+        # A descriptor of its own: the connection's may be closed, and be another's, at any time.
+        self._sockets[connection] = socket.socket(fileno=os.dup(connection.fileno()))
+
+    def _forget_socket(self, connection: Any, _record: object) -> None:
+        if (kept := self._sockets.pop(connection, None)) is not None:
+            kept.close()
 
     def _begin(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
         """Begin a transaction, in the same file as ever."""
