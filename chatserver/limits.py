@@ -79,9 +79,10 @@ MAX_RECEIVED_INVITATIONS = 32
 MIN_PASSWORD_LENGTH = 8
 """Bytes of a new password, at least: NIST SP 800-63B, for passwords that people choose."""
 
-SLOWDOWN_PAUSE = 1.0
-"""Seconds in which no packet is taken from a client that was told SLOWDOWN. Refusing costs little,
-but a client that asks again at once would keep the reactor busy with it."""
+SLOWDOWN_PAUSE = 1.0, 2.0
+"""Seconds, from and to, in which no packet is taken from a client that was told SLOWDOWN. Refusing
+costs little, but a client that asks again at once would keep the reactor busy with it. How many it
+is, is by chance: those who were refused together don't come back together, which others notice."""
 
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -341,7 +342,8 @@ class ChatProtocol(PacketReceiver):
         """See `Wire`. It lasts `SLOWDOWN_PAUSE`."""
         if not (self._is_closed or self._is_gone):
             self.hold(Hold.PAUSE)
-            self._pause_end = self._clock.callLater(SLOWDOWN_PAUSE, self.release, Hold.PAUSE)
+            seconds = random.uniform(*SLOWDOWN_PAUSE)
+            self._pause_end = self._clock.callLater(seconds, self.release, Hold.PAUSE)
 
     def finish(self) -> None:
         """See `Wire`. A client that is not gone after `CLOSE_TIMEOUT` is cut off.

@@ -246,7 +246,10 @@ class ClosingTests(ServerCase):
         self.assertEqual(alice.take(), [Packet(Command.ACK, b"SENT"), error("SLOWDOWN")])
         bob.send(Packet(Command.CHAT_ACCEPT))
         self.assertEqual(alice.take(), [Packet(Command.CHAT_ACCEPT, b"bob")])
-        self.server.advance(SLOWDOWN_PAUSE)
+        least, most = SLOWDOWN_PAUSE
+        self.server.advance(least - 0.125)
+        self.assertEqual(alice.take(), [])
+        self.server.advance(most - least + 0.125)
         self.assertEqual(alice.take(), [error("BUSY"), UNKN])
 
     def test_pause_ends_with_the_connection(self) -> None:
