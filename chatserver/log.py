@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from threading import RLock
@@ -25,6 +26,9 @@ from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
 from chatserver.logrates import LeftOut, LineRates
 from chatserver.printable import escape
 from chatserver.rates import Rate
+
+if sys.platform != "win32":
+    import fcntl
 
 DEFAULT_LOG_FILE = "logs/server.log"
 """Where the log goes, if nobody says otherwise: the reference server's file name."""
@@ -185,17 +189,25 @@ _REOPEN_FAILED = "The log file cannot be opened anew: {reason}; the old one is w
 
 
 class _LogFile(LogFile):
-    """A `LogFile` that neither a failed rotation nor a full disk ends.
+    """A `LogFile` that neither a failed rotation nor a full disk ends, nor another program's cut.
 
     Twisted's own is closed for good after a failed rotation, or fails at each write. It happens
     where another program holds the file (Windows), or where no more files can be opened just
     then. And it takes no notice of a write that was cut short.
     """
 
+    def _openFile(self) -> None:
+        super()._openFile()  # type: ignore[no-untyped-call]
+        if sys.platform != "win32":
+            # Else what follows a cut to nothing (logrotate's copytruncate) would stand behind a
+            # gap as long as what was cut.
+            flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
+
     def write(self, data: str | bytes) -> None:
         """Write all of `data` or, with an OSError, nothing of it."""
         if self._file.closed:
-            self._openFile()  # type: ignore[no-untyped-call]
+            self._openFile()
         if self.shouldRotate():  # type: ignore[no-untyped-call]
             self.flush()  # type: ignore[no-untyped-call]
             self.rotate()
@@ -219,7 +231,7 @@ class _LogFile(LogFile):
             super().rotate()  # type: ignore[no-untyped-call]
         except OSError:
             if self._file.closed:
-                self._openFile()  # type: ignore[no-untyped-call]
+                self._openFile()
             self.size = 0
 
     def reopen(self) -> None:
@@ -228,7 +240,7 @@ class _LogFile(LogFile):
         :raises OSError: it can't be opened; the old one is kept.
         """
         old = self._file
-        self._openFile()  # type: ignore[no-untyped-call] # which sets self._file if it succeeds
+        self._openFile()  # which sets self._file if it succeeds
         old.close()
 
 

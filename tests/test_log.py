@@ -581,6 +581,16 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(second, f"{STAMP} [INFO] 2")
         self.assertEqual(self.read(".1"), f"{STAMP} [INFO] 1\n")
 
+    def test_cut(self) -> None:
+        """When another program cuts the file to nothing, the next line is its first."""
+        if os.name != "posix":
+            raise SkipTest("needs O_APPEND")
+        observe = make_observer([self.open()])
+        observe(event("1"))
+        os.truncate(self.path, 0)
+        observe(event("2"))
+        self.assertEqual(self.read(), f"{STAMP} [INFO] 2\n")
+
     def test_reopen(self) -> None:
         """After the file was moved, `reopen` begins a new one, for its owner only."""
         observe = make_observer([self.open(), io.StringIO()])
