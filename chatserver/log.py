@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from threading import RLock
@@ -27,8 +26,10 @@ from chatserver.logrates import LeftOut, LineRates
 from chatserver.printable import escape
 from chatserver.rates import Rate
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows, where a file is not cut while it is open.
+    fcntl = None  # type: ignore[assignment]
 
 DEFAULT_LOG_FILE = "logs/server.log"
 """Where the log goes, if nobody says otherwise: the reference server's file name."""
@@ -198,7 +199,7 @@ class _LogFile(LogFile):
 
     def _openFile(self) -> None:
         super()._openFile()  # type: ignore[no-untyped-call]
-        if sys.platform != "win32":
+        if fcntl is not None:
             # Else what follows a cut to nothing (logrotate's copytruncate) would stand behind a
             # gap as long as what was cut.
             flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
