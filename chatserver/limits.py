@@ -26,6 +26,16 @@ DRAIN_TIMEOUT = 10.0
 STALL_TIMEOUT = 60.0
 """Seconds in which some of what waits for a client must be sent. Its chat partner waits as long."""
 
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""When an idle connection is tried, and for how long: seconds, seconds, times. A network that is
+gone shows after two minutes; with the usual values it takes two hours. Once a minute is also
+often enough for most routers to keep the connection in their tables."""
+
+KEEP_ALIVE_TIMEOUT = float(
+    KEEP_ALIVE["TCP_KEEPIDLE"] + KEEP_ALIVE["TCP_KEEPINTVL"] * KEEP_ALIVE["TCP_KEEPCNT"]
+)
+"""Seconds after which `KEEP_ALIVE` gives up."""
+
 CONNECTIONS_PER_ADDRESS = 100
 """Connections that one address may have: a team behind one router, each with some devices, and
 no more than a hundredth of what a small machine can hold. IPv6 is counted by /64: whoever has one
@@ -91,8 +101,11 @@ MAX_LOGINS_UNDER_WAY = 128
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
 
-HASHING_THREADS = os.cpu_count() or 1
-"""Threads that hash passwords: one a core, since that is all that hashing needs."""
+HASHING_THREADS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+"""Threads that hash passwords: one for each core that the process may use, since a core is all
+that hashing needs."""
 
 HASHING_NICENESS = 19
 """How far the threads that hash stand back behind the reactor's, where threads have priorities of

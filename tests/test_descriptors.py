@@ -12,8 +12,8 @@ from twisted.trial.unittest import TestCase
 
 from chatserver import descriptors
 from chatserver.descriptors import connections_for, raise_file_limit
-from chatserver.keepalive import KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, keep_alive
-from chatserver.limits import RESERVED_FILES
+from chatserver.keepalive import keep_alive
+from chatserver.limits import KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, RESERVED_FILES
 
 
 class FileLimitTests(TestCase):
