@@ -12,13 +12,9 @@ from chatserver import database, listening
 from chatserver.certificates import are_missing
 from chatserver.descriptors import file_limits
 from chatserver.errors import OperatorError
-from chatserver.limits import CERTIFICATE_WARNING_DAYS
+from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
-
-FEW_FILES = 1024
-"""Open files below which the limit counts as too low: what Linux gives every process without
-having been asked, and about as many clients."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,15 @@ RESERVED_FILES = 64
 """Files that are not for connections when the file limit decides how many there may be: the log,
 the database, its threads' connections, the ports, and what Python and OpenSSL open in passing."""
 
+MAX_AUTO_CONNECTIONS = 15_000
+"""Connections that `--max-connections auto` lets there be at most, however high the file limit
+is: in containers it is a million or more, and each connection takes 30 kB while it idles. So
+many were tried (``python -m benchmarks idle``), and took half a gigabyte."""
+
+FEW_FILES = 1024
+"""Open files below which the limit counts as too low, if nobody says how many connections there
+should be: what Linux gives every process without having been asked."""
+
 FAILED_LOGINS = "10/minute"
 """Logins that may fail, for one address and for one account: more than people mistype, and
 five million guesses in a year, where eight random letters have 200 thousand millions."""

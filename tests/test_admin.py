@@ -22,9 +22,10 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from chatserver import __version__, admin, checks, database, descriptors
+from chatserver import __version__, admin, database, descriptors
 from chatserver.certificates import LIFETIME, create_self_signed
 from chatserver.database import Store, make_engine, parse_url
+from chatserver.limits import FEW_FILES
 from chatserver.packets import Command
 from chatserver.passwords import Passwords, parse_cost
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS
@@ -475,7 +476,7 @@ class CheckTests(AdminCase):
         limits = {
             (256, 512): "256 open files, which can be raised to 512, but",
             (descriptors.resource.RLIM_INFINITY,) * 2: None,
-            (1024, checks.FEW_FILES): None,
+            (1024, FEW_FILES): None,
         }
         for limit, told in limits.items():
             self.patch(descriptors.resource, "getrlimit", lambda _, limit=limit: limit)

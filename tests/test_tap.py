@@ -15,7 +15,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from chatserver import __version__, listening
+from chatserver import __version__, listening, tap
+from chatserver.limits import MAX_AUTO_CONNECTIONS
 from chatserver.listening import ListenError, listen
 from chatserver.passwords import Passwords
 from chatserver.tap import Options, makeService
@@ -128,6 +129,13 @@ class OptionTests(TapCase):
         self.assertEqual(
             self.refusal(), "--argon2: this machine can't do that: Memory allocation error"
         )
+
+    def test_max_connections(self) -> None:
+        """A number of connections is taken as it is; auto is bounded."""
+        for value, total in {"20000": 20_000, "0": None, "auto": MAX_AUTO_CONNECTIONS}.items():
+            options = Options()
+            options.parseOptions([f"--max-connections={value}"])
+            self.assertEqual(tap._connection_limits(options, 1 << 30).total, total)
 
     def test_arguments(self) -> None:
         """Options that do not exist, and arguments that are none, are told."""
