@@ -177,6 +177,10 @@ CERTIFICATE_WARNING_DAYS = 30
 """Days before its end from which on a certificate is warned of. certbot renews those of 90 days
 at this time; so the warnings are of a renewal that does not work, and leave a month to mend it."""
 
+PROBE_TIMEOUT = 3.0
+"""Seconds that ``asyncchat-admin check`` waits for each answer of whoever has the port: they are
+on the same machine, and a server that is busy takes a fraction of that."""
+
 MAX_SUBJECT_LENGTH = 256
 """Characters of a client certificate's subject in the log: more than a person's or a machine's
 takes. Whoever is refused could write a hundred kilobytes there."""
