@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from argon2.exceptions import HashingError
@@ -149,6 +151,23 @@ class OptionTests(TapCase):
             Options().parseOptions(["--version"])
         self.assertEqual(caught.exception.code, 0)
         self.assertEqual(output.getvalue(), f"asyncchat {__version__}\n")
+
+
+class DocumentTests(TestCase):
+    """What the documents say of the options."""
+
+    def test_defaults(self) -> None:
+        """The tables have each option with its default: README.md all, operations.md the limits."""
+
+        def table(name: str) -> dict[str, str]:
+            text = (Path(__file__).parent.parent / name).read_text("utf-8")
+            return dict(re.findall(r"(?m)^\| `--([a-z0-9-]+)` \| `?([^|`]+)`? \|", text))
+
+        defaults = {name: value or "none" for name, value in Options().defaults.items()}
+        self.assertEqual(table("README.md"), defaults)
+        limits = table("docs/operations.md")
+        self.assertEqual(limits, {name: defaults[name] for name in limits})
+        self.assertIn("max-connections", limits)
 
 
 class TwistdTests(TapCase):
