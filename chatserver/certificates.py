@@ -209,6 +209,23 @@ def load(
     )
 
 
+def check_others(dh_params_path: str | None, client_ca_path: str | None, now: datetime) -> None:
+    """Try what `load` takes beside the certificate and its key.
+
+    :raises CertificateError: as `load` does
+    """
+    _read_dh_parameters(dh_params_path)
+    _read_client_ca(client_ca_path, now)
+
+
+def read_certificate(path: str) -> bytes:
+    """Return the first certificate in a PEM file, as it is sent (DER).
+
+    :raises CertificateError: there is none
+    """
+    return _read_certificates(path)[0].public_bytes(Encoding.DER)
+
+
 def _self_sign(key: ec.EllipticCurvePrivateKey, host: str, now: datetime) -> x509.Certificate:
     """Return a certificate for `key` that names `host` and this machine."""
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]

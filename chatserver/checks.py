@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from chatserver import database, listening
-from chatserver.certificates import are_missing
-from chatserver.descriptors import file_limits
+from chatserver.certificates import CertificateError, are_missing, check_others, read_certificate
+from chatserver.descriptors import connections_for, file_limits
 from chatserver.errors import OperatorError
-from chatserver.limits import CERTIFICATE_WARNING_DAYS
+from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
-
-FEW_FILES = 1024
-"""Open files below which the limit counts as too low: what Linux gives every process without
-having been asked, and about as many clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +49,12 @@ def check_all(options: Options, reactor: Any) -> Iterator[Finding]:
 def _certificate(options: Options) -> str:
     files = certificate_files(options)
     path, key_path = files.certificate, files.private_key
+    now = datetime.now(UTC)
     if are_missing(path, key_path):
+        check_others(files.dh_params, files.client_ca, now)
         for each in (path, key_path):
             _check_writable(_existing_folder(each), os.W_OK | os.X_OK)
         return f"{path} will be made at the first start"
-    now = datetime.now(UTC)
     certificate = files.load(now)
     days = (certificate.not_after - now).days
     mistakes = []
@@ -86,15 +84,19 @@ def _file_limit(options: Options) -> str:
     if limits is None:
         return "none on this system"
     soft, hard = limits
-    if hard is None:
+    possible = connections_for(hard)
+    if possible is None:
         return f"{_count(soft)} open files, which can be raised without end"
-    told = f"{_count(soft)} open files, which can be raised to {hard}"
-    wanted = options.get("max-connections")
-    least = max(FEW_FILES, wanted if isinstance(wanted, int) else 0)
-    if hard < least:
+    told = (
+        f"{_count(soft)} open files, which can be raised to {hard}:"
+        f" enough for {possible} connections"
+    )
+    wanted = options["max-connections"]
+    least = wanted if isinstance(wanted, int) else connections_for(FEW_FILES)
+    if least is not None and possible < least:
         raise OperatorError(
-            f"{told}, but each connection takes one and {least} should be there;"
-            " raise the limit: LimitNOFILE= in a systemd unit, or ulimit -Hn as root"
+            f"{told}, but it should be for {least}; raise the limit: LimitNOFILE= in a"
+            " systemd unit, or ulimit -Hn as root"
         )
     return told
 
@@ -107,9 +109,29 @@ def _port(options: Options, reactor: Any) -> str:
     port: str = options["port"]
     try:
         listening.rehearse(reactor, port)
-    except listening.PortInUseError:
-        return f"{port} is in use (by the running server?)"
+    except listening.PortInUseError as error:
+        if error.address is None:
+            return f"{port} is in use; whether by the server can't be seen at such a port"
+        path = certificate_files(options).certificate
+        if not _has_certificate(error.address, path):
+            raise OperatorError(
+                f"--port {port}: in use, but no server with the certificate {path} answers"
+                " there; stop what does, or give another --port"
+            ) from None
+        return f"{port} is in use, by a server with this certificate"
     return f"{port} is free"
+
+
+def _has_certificate(address: tuple[str, int], path: str) -> bool:
+    """Tell whether a server at `address` shows the first certificate in the file `path`.
+
+    It does so before it asks for one of ours, should it do that (`--client-ca`).
+    """
+    try:
+        shown = ssl.get_server_certificate(address, timeout=PROBE_TIMEOUT)
+        return ssl.PEM_cert_to_DER_cert(shown) == read_certificate(path)
+    except (OSError, CertificateError):
+        return False
 
 
 def _log_file(options: Options) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatserver.limits import RESERVED_FILES
+from chatserver.limits import MAX_AUTO_CONNECTIONS, RESERVED_FILES
 
 try:
     import resource
@@ -44,3 +44,9 @@ def file_limits() -> tuple[int | None, int | None] | None:
 def connections_for(files: int | None) -> int | None:
     """Return how many connections there may be, with so many `files`. None is no limit."""
     return None if files is None else max(1, files - RESERVED_FILES)
+
+
+def auto_connections(files: int | None) -> int:
+    """Return how many connections there should be, with so many `files`. None is any number."""
+    possible = connections_for(files)
+    return MAX_AUTO_CONNECTIONS if possible is None else min(possible, MAX_AUTO_CONNECTIONS)

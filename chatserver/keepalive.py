@@ -6,15 +6,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""When an idle connection is tried, and for how long: seconds, seconds, times. A network that is
-gone shows after two minutes; with the usual values it takes two hours. Once a minute is also
-often enough for most routers to keep the connection in their tables."""
-
-KEEP_ALIVE_TIMEOUT = float(
-    KEEP_ALIVE["TCP_KEEPIDLE"] + KEEP_ALIVE["TCP_KEEPINTVL"] * KEEP_ALIVE["TCP_KEEPCNT"]
-)
-"""Seconds after which `KEEP_ALIVE` gives up."""
+from chatserver.limits import KEEP_ALIVE
 
 
 def keep_alive(transport: Any, user_timeout: float | None) -> None:

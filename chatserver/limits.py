@@ -26,6 +26,16 @@ DRAIN_TIMEOUT = 10.0
 STALL_TIMEOUT = 60.0
 """Seconds in which some of what waits for a client must be sent. Its chat partner waits as long."""
 
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""When an idle connection is tried, and for how long: seconds, seconds, times. A network that is
+gone shows after two minutes; with the usual values it takes two hours. Once a minute is also
+often enough for most routers to keep the connection in their tables."""
+
+KEEP_ALIVE_TIMEOUT = float(
+    KEEP_ALIVE["TCP_KEEPIDLE"] + KEEP_ALIVE["TCP_KEEPINTVL"] * KEEP_ALIVE["TCP_KEEPCNT"]
+)
+"""Seconds after which `KEEP_ALIVE` gives up."""
+
 CONNECTIONS_PER_ADDRESS = 100
 """Connections that one address may have: a team behind one router, each with some devices, and
 no more than a hundredth of what a small machine can hold. IPv6 is counted by /64: whoever has one
@@ -37,6 +47,15 @@ IPV6_NETWORK_BITS = 64
 RESERVED_FILES = 64
 """Files that are not for connections when the file limit decides how many there may be: the log,
 the database, its threads' connections, the ports, and what Python and OpenSSL open in passing."""
+
+MAX_AUTO_CONNECTIONS = 15_000
+"""Connections that `--max-connections auto` lets there be at most, however high the file limit
+is: in containers it is a million or more, and each connection takes 30 kB while it idles. So
+many were tried (``python -m benchmarks idle``), and took half a gigabyte."""
+
+FEW_FILES = 1024
+"""Open files below which the limit counts as too low, if nobody says how many connections there
+should be: what Linux gives every process without having been asked."""
 
 FAILED_LOGINS = "10/minute"
 """Logins that may fail, for one address and for one account: more than people mistype, and
@@ -92,8 +111,11 @@ MAX_LOGINS_UNDER_WAY = 128
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
 
-HASHING_THREADS = os.cpu_count() or 1
-"""Threads that hash passwords: one a core, since that is all that hashing needs."""
+HASHING_THREADS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+"""Threads that hash passwords: one for each core that the process may use, since a core is all
+that hashing needs."""
 
 HASHING_NICENESS = 19
 """How far the threads that hash stand back behind the reactor's, where threads have priorities of
@@ -160,6 +182,10 @@ before the end, and four calls of stat cost nothing."""
 CERTIFICATE_WARNING_DAYS = 30
 """Days before its end from which on a certificate is warned of. certbot renews those of 90 days
 at this time; so the warnings are of a renewal that does not work, and leave a month to mend it."""
+
+PROBE_TIMEOUT = 3.0
+"""Seconds that ``asyncchat-admin check`` waits for each answer of whoever has the port: they are
+on the same machine, and a server that is busy takes a fraction of that."""
 
 MAX_SUBJECT_LENGTH = 256
 """Characters of a client certificate's subject in the log: more than a person's or a machine's

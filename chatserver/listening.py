@@ -12,6 +12,7 @@ from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     serverFromString,
 )
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
@@ -29,13 +30,27 @@ from chatserver.tls import TLSFactory
 DEFAULT_PORT = "5555"
 """The reference server's port."""
 
+_LOCKED = "Cannot acquire lock"
+"""What Twisted says in place of the system's error when somebody has a UNIX socket."""
+
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to reach who listens at all addresses."""
+
 
 class ListenError(OperatorError):
     """The server can't listen there. The text says in one line why, and what to do."""
 
 
 class PortInUseError(ListenError):
-    """Somebody listens there already."""
+    """Somebody listens there already.
+
+    `address` is the host and the port where they can be reached; None if TLS does not begin at
+    once there (behind a proxy), or if it is no TCP port.
+    """
+
+    def __init__(self, text: str, address: tuple[str, int] | None) -> None:
+        super().__init__(text)
+        self.address = address
 
 
 def listen(
@@ -72,9 +87,7 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
     (port,) = outcome
     if IListeningPort.providedBy(port):
         return port
-    # CannotListenError carries the socket's own.
-    error = getattr(port.value, "socketError", port.value)
-    raise _explain(description, error) from None
+    raise _explain(description, port.value) from None
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -109,13 +122,13 @@ class DualStackEndpoint:
         self._port = port
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
-        """See `IStreamServerEndpoint`. Fails with OSError or CannotListenError."""
+        """See `IStreamServerEndpoint`. Fails with CannotListenError."""
         if socket.has_dualstack_ipv6():
             try:
                 return succeed(self._listen_on_both(protocolFactory))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    return fail(error)
+                    return fail(CannotListenError("", self._port, error))
         ipv4 = TCP4ServerEndpoint(self._reactor, self._port, LISTEN_BACKLOG)
         listening: Deferred[IListeningPort] = ipv4.listen(protocolFactory)
         return listening
@@ -132,11 +145,13 @@ class DualStackEndpoint:
             return port
 
 
-def _explain(description: str, error: object) -> ListenError:
+def _explain(description: str, failure: object) -> ListenError:
+    error = getattr(failure, "socketError", failure)  # CannotListenError carries it.
     number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
+    if number == errno.EADDRINUSE or error == _LOCKED:
         return PortInUseError(
-            f"--port {description}: in use; stop the server that has it, or give another --port"
+            f"--port {description}: in use; stop the server that has it, or give another --port",
+            _address(description, failure),
         )
     if number == errno.EACCES:
         why = "not permitted to listen there; give a --port above 1023"
@@ -145,3 +160,12 @@ def _explain(description: str, error: object) -> ListenError:
     else:
         why = f"can't listen there: {error}; give another --port"
     return ListenError(f"--port {description}: {why}")
+
+
+def _address(description: str, failure: object) -> tuple[str, int] | None:
+    """Return where who listens at `description` can be reached; see `PortInUseError`."""
+    if description.startswith("haproxy:") or not isinstance(failure, CannotListenError):
+        return None
+    if failure.interface is None:  # A UNIX socket has none.
+        return None
+    return _LOOPBACK.get(failure.interface, failure.interface), failure.port

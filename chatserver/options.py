@@ -26,6 +26,7 @@ from chatserver.limits import (
     INVITATIONS,
     LOG_LINES,
     LOGIN_TIMEOUT,
+    MAX_AUTO_CONNECTIONS,
     MIN_PASSWORD_LENGTH,
     REGISTRATIONS,
     STALL_TIMEOUT,
@@ -48,7 +49,7 @@ MAX_DIGITS = 9
 """More connections than a machine can have."""
 
 AUTO = "auto"
-"""The value of ``--max-connections`` that goes by the file limit."""
+"""The value of ``--max-connections`` that goes by the file limit, up to `MAX_AUTO_CONNECTIONS`."""
 
 OPEN, CLOSED = "open", "closed"
 """The values of ``--registration``."""
@@ -161,7 +162,8 @@ class Options(TwistedOptions):
             "max-connections",
             None,
             AUTO,
-            f"Connections in all. {AUTO} is as many as the file limit lets there be.",
+            f"Connections in all. {AUTO} is as many as the file limit lets there be, "
+            f"{MAX_AUTO_CONNECTIONS} at most.",
         ],
         [
             "handshake-timeout",

@@ -32,9 +32,10 @@ from chatserver.conversation import (
     converse,
     packet_received,
 )
-from chatserver.keepalive import KEEP_ALIVE_TIMEOUT, keep_alive
+from chatserver.keepalive import keep_alive
 from chatserver.limits import (
     CLOSE_TIMEOUT,
+    KEEP_ALIVE_TIMEOUT,
     PACKETS_PER_TURN,
     READ_AHEAD,
     SLOWDOWN_PAUSE,

@@ -22,7 +22,7 @@ from chatserver.accepting import AcceptBackoff
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
 from chatserver.database import Store, make_engine, parse_url, prepare
-from chatserver.descriptors import connections_for, raise_file_limit
+from chatserver.descriptors import auto_connections, connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
@@ -103,7 +103,7 @@ def _connection_limits(options: Options, files: int | None) -> ConnectionLimits:
         stall_timeout=options["stall-timeout"],
         drain_timeout=options["drain-timeout"],
         per_address=options["connections-per-address"],
-        total=connections_for(files) if total == AUTO else total,
+        total=auto_connections(files) if total == AUTO else total,
     )
 
 

@@ -7,24 +7,31 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from argon2.exceptions import HashingError
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredQueue, inlineCallbacks
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver import __version__, admin, checks, database, descriptors
-from chatserver.certificates import LIFETIME, create_self_signed
+from chatserver.certificates import LIFETIME, CertificateError, create_self_signed, load
 from chatserver.database import Store, make_engine, parse_url
+from chatserver.limits import FEW_FILES
+from chatserver.listening import listen
 from chatserver.packets import Command
 from chatserver.passwords import Passwords, parse_cost
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS
@@ -39,6 +46,7 @@ from tests.processes import (
     mode,
     script,
 )
+from tests.test_certificates import DAY, certificate_pem, ec_key, make_certificate
 
 PASSWORD = b"correct horse"
 
@@ -57,6 +65,19 @@ class Stream(io.TextIOWrapper):
     def text(self) -> str:
         self.flush()
         return self.buffer.getvalue().decode()
+
+
+class Quiet(Protocol):
+    """Says nothing, and tells `gone` when the connection is no more."""
+
+    def __init__(self, gone: DeferredQueue[None]) -> None:
+        self.gone = gone
+
+    def tlsEnded(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone.put(None)
 
 
 class AdminCase(TestCase):
@@ -440,6 +461,20 @@ class CheckTests(AdminCase):
                 self.wrong("certificate", "--certificate=crt", "--private-key=key"),
             )
 
+    def test_beside_the_certificate(self) -> None:
+        """What TLS needs beside a certificate is tried before there is one, as at the start."""
+        Path("file").write_text("nothing of use", "utf-8")
+        now = datetime.now(UTC)
+        create_self_signed("crt", "key", now)
+        for option, paths in {"dh-params": ("file", None), "client-ca": (None, "file")}.items():
+            told = self.wrong("certificate", f"--{option}=file")
+            self.assertTrue(told.startswith(os.path.abspath("file")), told)
+            dh_params, client_ca = (path and os.path.abspath(path) for path in paths)
+            with self.assertRaises(CertificateError) as caught:
+                load("crt", "key", dh_params, now, client_ca_path=client_ca)
+            self.assertEqual(str(caught.exception), told)
+        self.assertFalse(os.path.exists("certs"))
+
     def test_database(self) -> None:
         """A database that the server could not use is told as the server would."""
         os.mkdir("users.db")
@@ -457,25 +492,72 @@ class CheckTests(AdminCase):
         )
 
     def test_port(self) -> None:
-        """A port that is taken may be the running server's; one that can't be had is told."""
+        """A port that another program has, and one that can't be had at all, are told."""
+        self.patch(checks, "PROBE_TIMEOUT", 0.1)
         taken = self.successResultOf(
             serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(Factory())
         )
         self.addCleanup(taken.stopListening)
         port = f"tcp:{taken.getHost().port}:interface=127.0.0.1"
-        status, told = self.check(f"--port={port}")
-        self.assertEqual(0, status)
-        self.assertEqual(f"OK: {port} is in use (by the running server?)", told["port"])
+        self.assertRegex(
+            self.wrong("port", f"--port={port}"),
+            rf"\A--port {port}: in use, but no server with the certificate \S+/certs/server.crt"
+            " answers there; stop what does, or give another --port\\Z",
+        )
         self.assertIn("nonsense", self.wrong("port", "--port=nonsense"))
+        status, told = self.check(f"--port=haproxy:{port}")
+        self.assertEqual(0, status)
+        self.assertEqual(
+            f"OK: haproxy:{port} is in use; whether by the server can't be seen at such a port",
+            told["port"],
+        )
+
+    def test_unix_port(self) -> None:
+        """Who has a UNIX socket is not tried."""
+        if not hasattr(socket, "AF_UNIX"):
+            raise SkipTest("there are no such sockets here")
+        taken = self.successResultOf(serverFromString(reactor, "unix:chat").listen(Factory()))
+        self.addCleanup(taken.stopListening)
+        self.assertIn("can't be seen", self.check("--port=unix:chat")[1]["port"])
+
+    @inlineCallbacks
+    def test_own_port(self) -> Generator[Deferred[Any], Any, None]:
+        """The running server is known by its certificate, also if it asks for one itself."""
+        now = datetime.now(UTC)
+        authority = make_certificate(ec_key(), authority=True, start=now - DAY, end=now + LIFETIME)
+        Path("ca.crt").write_bytes(certificate_pem(authority))
+        for name in ("certs/server", "other"):
+            create_self_signed(f"{name}.crt", f"{name}.key", now)
+        for ca in (None, "ca.crt"):
+            served = load("certs/server.crt", "certs/server.key", None, now, client_ca_path=ca)
+            gone: DeferredQueue[None] = DeferredQueue()
+            taken = listen(
+                reactor, "0", served.tls_options, Factory.forProtocol(partial(Quiet, gone))
+            )
+            self.addCleanup(taken.stopListening)
+            port = taken.getHost().port
+            status, told = yield deferToThread(self.check, f"--port={port}")
+            self.assertEqual(0, status)
+            self.assertEqual(
+                f"OK: {port} is in use, by a server with this certificate", told["port"]
+            )
+            yield gone.get()
+            status, told = yield deferToThread(
+                self.check, f"--port={port}", "--certificate=other.crt", "--private-key=other.key"
+            )
+            self.assertEqual(1, status)
+            self.assertIn("but no server with the certificate", told["port"])
+            yield gone.get()
 
     def test_file_limit(self) -> None:
         """A limit on open files that leaves few clients is told, with where to raise it."""
         if descriptors.resource is None:
             raise SkipTest("there is no such limit here")
         limits = {
-            (256, 512): "256 open files, which can be raised to 512, but",
+            (256, 512): "256 open files, which can be raised to 512: enough for 448 connections, "
+            "but it should be for 960;",
             (descriptors.resource.RLIM_INFINITY,) * 2: None,
-            (1024, checks.FEW_FILES): None,
+            (1024, FEW_FILES): None,
         }
         for limit, told in limits.items():
             self.patch(descriptors.resource, "getrlimit", lambda _, limit=limit: limit)
@@ -483,6 +565,10 @@ class CheckTests(AdminCase):
                 self.assertEqual(0, self.check()[0])
             else:
                 self.assertIn(told, self.wrong("file limit"))
+        self.patch(descriptors.resource, "getrlimit", lambda _: (256, 512))
+        self.assertEqual(0, self.check("--max-connections=448")[0])
+        told = self.wrong("file limit", "--max-connections=449")
+        self.assertIn("enough for 448 connections, but it should be for 449", told)
 
     def test_log_file(self) -> None:
         """A place where no log can be written is told."""
@@ -542,7 +628,7 @@ class AdminProcessTests(ProcessTestCase):
 
         status, output, errors = self.command(folder, "check", "--port", str(port))
         self.assertEqual((0, ""), (status, errors), output)
-        self.assertIn(b"in use (by the running server?)", output)
+        self.assertIn(b"is in use, by a server with this certificate", output)
 
     def test_reader_that_has_enough(self) -> None:
         """``listusers | head`` ends quietly, and a disk that is full in one line."""

@@ -11,9 +11,14 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from chatserver import descriptors
-from chatserver.descriptors import connections_for, raise_file_limit
-from chatserver.keepalive import KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, keep_alive
-from chatserver.limits import RESERVED_FILES
+from chatserver.descriptors import auto_connections, connections_for, raise_file_limit
+from chatserver.keepalive import keep_alive
+from chatserver.limits import (
+    KEEP_ALIVE,
+    KEEP_ALIVE_TIMEOUT,
+    MAX_AUTO_CONNECTIONS,
+    RESERVED_FILES,
+)
 
 
 class FileLimitTests(TestCase):
@@ -53,6 +58,12 @@ class FileLimitTests(TestCase):
         self.assertEqual(connections_for(1000), 1000 - RESERVED_FILES)
         self.assertEqual(connections_for(10), 1)
         self.assertIsNone(connections_for(None))
+
+    def test_auto(self) -> None:
+        """A file limit of a million, or none, is not taken for room for as many connections."""
+        self.assertEqual(auto_connections(1000), 1000 - RESERVED_FILES)
+        for files in (MAX_AUTO_CONNECTIONS + RESERVED_FILES, 1 << 30, None):
+            self.assertEqual(auto_connections(files), MAX_AUTO_CONNECTIONS)
 
 
 class KeepAliveTests(TestCase):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from argon2.exceptions import HashingError
@@ -15,7 +17,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from chatserver import __version__, listening
+from chatserver import __version__, listening, tap
+from chatserver.limits import MAX_AUTO_CONNECTIONS
 from chatserver.listening import ListenError, listen
 from chatserver.passwords import Passwords
 from chatserver.tap import Options, makeService
@@ -129,6 +132,13 @@ class OptionTests(TapCase):
             self.refusal(), "--argon2: this machine can't do that: Memory allocation error"
         )
 
+    def test_max_connections(self) -> None:
+        """A number of connections is taken as it is; auto is bounded."""
+        for value, total in {"20000": 20_000, "0": None, "auto": MAX_AUTO_CONNECTIONS}.items():
+            options = Options()
+            options.parseOptions([f"--max-connections={value}"])
+            self.assertEqual(tap._connection_limits(options, 1 << 30).total, total)
+
     def test_arguments(self) -> None:
         """Options that do not exist, and arguments that are none, are told."""
         self.assertIn("--no-such-option", self.refusal("--no-such-option"))
@@ -141,6 +151,23 @@ class OptionTests(TapCase):
             Options().parseOptions(["--version"])
         self.assertEqual(caught.exception.code, 0)
         self.assertEqual(output.getvalue(), f"asyncchat {__version__}\n")
+
+
+class DocumentTests(TestCase):
+    """What the documents say of the options."""
+
+    def test_defaults(self) -> None:
+        """The tables have each option with its default: README.md all, operations.md the limits."""
+
+        def table(name: str) -> dict[str, str]:
+            text = (Path(__file__).parent.parent / name).read_text("utf-8")
+            return dict(re.findall(r"(?m)^\| `--([a-z0-9-]+)` \| `?([^|`]+)`? \|", text))
+
+        defaults = {name: value or "none" for name, value in Options().defaults.items()}
+        self.assertEqual(table("README.md"), defaults)
+        limits = table("docs/operations.md")
+        self.assertEqual(limits, {name: defaults[name] for name in limits})
+        self.assertIn("max-connections", limits)
 
 
 class TwistdTests(TapCase):
