@@ -20,12 +20,14 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
 from chatserver.limits import LISTEN_BACKLOG
 from chatserver.proxied import ProxiedTLSFactory
 from chatserver.tls import TLSFactory
+from chatserver.writing import WriteThroughServer
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
@@ -86,6 +88,8 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
         raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome
     if IListeningPort.providedBy(port):
+        if isinstance(port, Port):  # It is a TCP port, and not one of a Windows reactor's.
+            port.transport = WriteThroughServer
         return port
     raise _explain(description, port.value) from None
 

@@ -16,6 +16,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chatserver.certificates import describe_subject
+from chatserver.writing import WriteBatch
 
 _VERIFICATION_ERRORS = {
     number: name.removeprefix("ERR_").lower().replace("_", " ")
@@ -41,6 +42,7 @@ class TLSTransport(BufferingTLSTransport):
     after that: a client that does not read would stay as if it were there.
     """
 
+    factory: TLSFactory
     _refusal: str | None = None
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -52,7 +54,7 @@ class TLSTransport(BufferingTLSTransport):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what came from the network."""
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        self.factory.writes.run(super().dataReceived, data)
         if self.transport.disconnecting:  # type: ignore[union-attr]
             cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
 
@@ -98,7 +100,8 @@ class TLSFactory(TLSMemoryBIOFactory):
     def __init__(
         self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
     ) -> None:
-        super().__init__(creator, False, factory, clock)
+        self.writes = WriteBatch(clock)
+        super().__init__(creator, False, factory, self.writes)
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]
         """Put TLS below the protocol for a client at `addr`; none if there is no protocol."""

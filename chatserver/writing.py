@@ -1,0 +1,83 @@
+"""When what is written is sent: at once, and all that one read has caused in one go.
+
+Twisted sends nothing before the reactor has found that the socket can take it, and joins small
+writes by waiting for the reactor's next turn. That is three calls to the system for each write and
+two turns for each message. But a socket can nearly always take what is written, and what belongs
+together is known: what was written while something was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.tcp import Server
+
+
+class WriteThroughServer(Server):
+    """A TCP connection that sends at once, and asks the reactor only about what is left."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, or keep what can't be sent now."""
+        if self.connected and data and not (self.dataBuffer or self._tempDataLen):
+            sent = self.writeSomeData(data)
+            # An error is met again, and handled, when the reactor writes.
+            if not isinstance(sent, Exception):
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        super().write(data)
+
+
+class WriteBatch:
+    """Calls functions at the end of the read that is under way, or else in the next turn.
+
+    In Twisted's TLS it takes the place of the clock, which is there to send, 0 seconds later, what
+    was written until then.
+
+    :param clock: makes the calls outside of any read
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._is_open = False
+        self._calls: list[_BatchedCall] = []
+
+    def callLater(self, seconds: float, call: Callable[[], object]) -> _BatchedCall | IDelayedCall:
+        """Call `call`, unless what this returns is cancelled before."""
+        if not self._is_open:
+            return self._clock.callLater(seconds, call)
+        batched = _BatchedCall(call)
+        self._calls.append(batched)
+        return batched
+
+    def run(self, read: Callable[[bytes], None], data: bytes) -> None:
+        """Call `read` with `data`, and then what it has asked for."""
+        if self._is_open:  # A read in a read: its writes go with the others.
+            read(data)
+            return
+        self._is_open = True
+        try:
+            read(data)
+        finally:
+            self._is_open = False
+            calls, self._calls = self._calls, []
+            for each in calls:
+                each.call()
+
+
+class _BatchedCall:
+    """A call that can be cancelled."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def cancel(self) -> None:
+        """Don't do it."""
+        self.call = _nothing
+
+
+def _nothing() -> None:
+    pass
