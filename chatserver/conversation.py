@@ -17,7 +17,7 @@ docs/protocol.md has the table that `make_machine` writes down.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -44,10 +44,15 @@ _GRANTED = {
 """What is answered when the directory did what was asked; other commands hear nothing."""
 
 
+_DELIVERED = Packet(Command.ACK, AckCode.OK)
+_LOST = Packet(Command.ERROR, ErrorCode.LOST)
+
+
 @dataclass(eq=False)
 class Ticket:
-    """The place of an answer that is still to come."""
+    """The place of `count` answers that are still to come, and will be the same."""
 
+    count: int
     answer: Packet | None = None
 
 
@@ -62,8 +67,8 @@ class Conversation(Protocol):
     def log_in(self, body: bytes) -> None:
         """Log in to an account."""
 
-    def message(self, text: bytes) -> None:
-        """Say `text` to the chat partner, or leave the chat if it is `EXIT_TEXT`."""
+    def messages(self, texts: Sequence[bytes]) -> None:
+        """Say each of `texts` to the chat partner, or leave the chat if it is `EXIT_TEXT`."""
 
     def ack(self, inviter: bytes) -> None:
         """Accept an invitation, as clients of the reference server do."""
@@ -124,10 +129,10 @@ class Conversation(Protocol):
         """What `command` asked for was not done."""
 
     def delivered(self, ticket: Ticket) -> None:
-        """The message relayed with `ticket` was handed to the peer's connection."""
+        """The messages relayed with `ticket` were handed to the peer's connection."""
 
     def undelivered(self, ticket: Ticket) -> None:
-        """The message relayed with `ticket` can't be delivered any more."""
+        """The messages relayed with `ticket` can't be delivered any more."""
 
     # What others did.
 
@@ -140,8 +145,8 @@ class Conversation(Protocol):
     def chat_opened(self, peer: bytes, command: Command) -> None:
         """A chat with `peer` begins; `command` is what this side invited or accepted with."""
 
-    def message_arrived(self, sender: bytes, text: bytes) -> None:
-        """The chat partner said `text`."""
+    def messages_arrived(self, sender: bytes, texts: Sequence[bytes]) -> None:
+        """The chat partner said each of `texts`."""
 
     def peer_left(self) -> None:
         """The chat partner left the chat, or its connection is gone."""
@@ -172,8 +177,8 @@ class Wire(Protocol):
     def address(self) -> Address:
         """Where the client is."""
 
-    def send(self, packet: Packet) -> None:
-        """Send `packet`. On a connection that is closed or gone nothing happens."""
+    def send(self, *packets: Packet) -> None:
+        """Send `packets`. On a connection that is closed or gone nothing happens."""
 
     def finish(self) -> None:
         """Take nothing more from the client. What is still sent must not take long."""
@@ -230,8 +235,8 @@ class Directory(Protocol):
     def decline(self, name: bytes, other: bytes, command: Command) -> None:
         """`name` declines the invitation of `other`, or withdraws: `granted` or `refused`."""
 
-    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
-        """`name` says `text` to its chat partner: `delivered` or `undelivered`."""
+    def relay(self, name: bytes, texts: Sequence[bytes], ticket: Ticket) -> None:
+        """`name` says each of `texts` to its chat partner: `delivered` or `undelivered`."""
 
     def leave(self, name: bytes) -> None:
         """`name` leaves its chat."""
@@ -257,22 +262,21 @@ class Answers:
     def now(self, packet: Packet) -> None:
         """Answer the newest packet."""
         if self._waiting:
-            self._waiting.append(Ticket(packet))
+            self._waiting.append(Ticket(1, packet))
         else:
             self._wire.send(packet)
 
-    def later(self) -> Ticket:
-        """Return a ticket for the newest packet's answer: it comes through `redeem`."""
-        ticket = Ticket()
+    def later(self, count: int) -> Ticket:
+        """Return a ticket for the answers to the `count` newest packets, which `redeem` gives."""
+        ticket = Ticket(count)
         self._waiting.append(ticket)
         return ticket
 
     def redeem(self, ticket: Ticket, packet: Packet) -> None:
-        """Answer the packet that `ticket` is for, once those before it are answered."""
+        """Answer each packet that `ticket` is for with `packet`, behind all that came before."""
         ticket.answer = packet
         while self._waiting and (answer := self._waiting[0].answer) is not None:
-            self._waiting.popleft()
-            self._wire.send(answer)
+            self._wire.send(*[answer] * self._waiting.popleft().count)
         if self._is_ending and not self._waiting:
             self._wire.close()
 
@@ -328,7 +332,7 @@ class Core:
 _INPUTS: dict[int, Callable[[Conversation, bytes], None]] = {
     Command.REGISTER: lambda conversation, body: conversation.register(body),
     Command.LOGIN: lambda conversation, body: conversation.log_in(body),
-    Command.MESSAGE: lambda conversation, body: conversation.message(body),
+    Command.MESSAGE: lambda conversation, body: conversation.messages([body]),
     Command.ACK: lambda conversation, body: conversation.ack(body),
     Command.ERROR: lambda conversation, body: conversation.error(body),
     Command.FIND_PEER: lambda conversation, body: conversation.find_peer(body),
@@ -339,10 +343,16 @@ _INPUTS: dict[int, Callable[[Conversation, bytes], None]] = {
 }
 
 
-def packet_received(conversation: Conversation, packet: Packet) -> None:
-    """Give `packet`, just received, to `conversation` as the input that it is."""
+def packets_received(conversation: Conversation, packets: Sequence[Packet]) -> None:
+    """Give `packets`, just received, to `conversation` as the input that they are.
+
+    :param packets: one, or Messages that came in a row
+    """
+    packet = packets[0]
     give = _INPUTS.get(packet.command)
-    if give is None:
+    if len(packets) > 1:
+        conversation.messages([each.body for each in packets])
+    elif give is None:
         conversation.unknown(packet.body)
     else:
         give(conversation, packet.body)
@@ -390,10 +400,11 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         def refuse_as_busy(c: Conversation, core: Core, body: bytes) -> None:
             core.answer_error(ErrorCode.BUSY)
 
-    @unauthenticated.upon(Conversation.message).loop()
-    @authenticated.upon(Conversation.message).loop()
-    def refuse_outside_chat(c: Conversation, core: Core, text: bytes) -> None:
-        core.answer_error(ErrorCode.NOT_IN_CHAT)
+    @unauthenticated.upon(Conversation.messages).loop()
+    @authenticated.upon(Conversation.messages).loop()
+    def refuse_outside_chat(c: Conversation, core: Core, texts: Sequence[bytes]) -> None:
+        for _ in texts:
+            core.answer_error(ErrorCode.NOT_IN_CHAT)
 
     @authenticated.upon(Conversation.exit_chat).loop()
     def refuse_to_leave(c: Conversation, core: Core, body: bytes) -> None:
@@ -506,28 +517,39 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
     # --- In the chat ----------------------------------------------------------------------
 
-    @in_chat.upon(Conversation.message).loop()
-    def say(c: Conversation, core: Core, text: bytes) -> None:
-        if text == EXIT_TEXT:
+    @in_chat.upon(Conversation.messages).loop()
+    def say(c: Conversation, core: Core, texts: Sequence[bytes]) -> None:
+        longest = MAX_BODY - len(core.name) - len(SEPARATOR)
+        count = 0
+        for text in texts:
+            if text == EXIT_TEXT or len(text) > longest:
+                break
+            count += 1
+        if count:
+            core.directory.relay(core.name, texts[:count], core.answers.later(count))
+        if count == len(texts):
+            return
+        if texts[count] == EXIT_TEXT:
             c.exit_chat(b"")
-        elif len(core.name) + len(SEPARATOR) + len(text) > MAX_BODY:
-            core.answer_error(ErrorCode.TOO_LONG)
         else:
-            core.directory.relay(core.name, text, core.answers.later())
+            core.answer_error(ErrorCode.TOO_LONG)
+        if rest := texts[count + 1 :]:
+            c.messages(rest)  # Handled after this input, and after leaving.
 
     for state in (*online, closed):
 
         @state.upon(Conversation.delivered).loop()
         def answer_delivered(c: Conversation, core: Core, ticket: Ticket) -> None:
-            core.answers.redeem(ticket, Packet(Command.ACK, AckCode.OK))
+            core.answers.redeem(ticket, _DELIVERED)
 
         @state.upon(Conversation.undelivered).loop()
         def answer_undelivered(c: Conversation, core: Core, ticket: Ticket) -> None:
-            core.answers.redeem(ticket, Packet(Command.ERROR, ErrorCode.LOST))
+            core.answers.redeem(ticket, _LOST)
 
-    @in_chat.upon(Conversation.message_arrived).loop()
-    def hear(c: Conversation, core: Core, sender: bytes, text: bytes) -> None:
-        core.wire.send(Packet(Command.MESSAGE, sender + SEPARATOR + text))
+    @in_chat.upon(Conversation.messages_arrived).loop()
+    def hear(c: Conversation, core: Core, sender: bytes, texts: Sequence[bytes]) -> None:
+        said = sender + SEPARATOR
+        core.wire.send(*[Packet(Command.MESSAGE, said + text) for text in texts])
 
     @in_chat.upon(Conversation.exit_chat).to(authenticated)
     def leave(c: Conversation, core: Core, body: bytes) -> None:
@@ -619,7 +641,6 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         *about_invitations,
         Conversation.register,
         Conversation.log_in,
-        Conversation.message,
         Conversation.ack,
         Conversation.error,
         Conversation.exit_chat,
@@ -644,7 +665,8 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
     closed.upon(Conversation.refused).loop().returns(None)
     closed.upon(Conversation.invitation_ended).loop().returns(None)
     closed.upon(Conversation.chat_opened).loop().returns(None)
-    closed.upon(Conversation.message_arrived).loop().returns(None)
+    closed.upon(Conversation.messages).loop().returns(None)
+    closed.upon(Conversation.messages_arrived).loop().returns(None)
 
     built = machine.build()
     _look_up_once(built)

@@ -6,6 +6,7 @@ then tells the conversations that it concerns: what these do in turn may lead ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -240,13 +241,13 @@ class LocalDirectory:
 
     # --- Chats ----------------------------------------------------------------------------
 
-    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
+    def relay(self, name: bytes, texts: Sequence[bytes], ticket: Ticket) -> None:
         """See `Directory`."""
         user = self._users[name]
         if user.partner is None:
             user.conversation.undelivered(ticket)
         else:
-            user.partner.conversation.message_arrived(name, text)
+            user.partner.conversation.messages_arrived(name, texts)
             user.conversation.delivered(ticket)
 
     def leave(self, name: bytes) -> None:

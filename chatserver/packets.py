@@ -148,21 +148,52 @@ class PacketDecoder:
         :raises BadPacketError: the magic is wrong, which is told as soon as its four bytes
             are there, or the CRC is. The decoder has stopped: every later call gives None.
         """
-        buffer = self._buffer
-        if len(buffer) >= len(MAGIC) and not buffer.startswith(MAGIC):
-            self.stop()
-            raise BadPacketError("wrong magic")
-        if len(buffer) < _OVERHEAD:
-            return None
-        _, command, length = _HEADER.unpack_from(buffer)
-        size = _OVERHEAD + length
-        if len(buffer) < size:
-            return None
-        end = _HEADER.size + length
-        (crc,) = _CRC.unpack_from(buffer, end)
-        body = bytes(buffer[_HEADER.size : end])
-        if crc32(body, crc32(buffer[: _HEADER.size])) != crc:
-            self.stop()
-            raise BadPacketError("wrong CRC")
-        del buffer[:size]
-        return Packet(command, body)
+        packets = self.next_packets(1)
+        return packets[0] if packets else None
+
+    def next_packets(self, most: int) -> list[Packet]:
+        """Take the next packet and, if it is a Message, those that come right behind it.
+
+        They are `most` at most. There are none when the next packet has not come whole.
+
+        :raises BadPacketError: as `next_packet` does, once those before it are taken
+        """
+        packets: list[Packet] = []
+        end = 0
+        try:
+            while end < len(self._buffer) and (found := _read(self._buffer, end)) is not None:
+                packet, after = found
+                is_message = packet.command == Command.MESSAGE
+                if packets and not is_message:
+                    break
+                packets.append(packet)
+                end = after
+                if not is_message or len(packets) == most:
+                    break
+        except BadPacketError:
+            if not packets:
+                self.stop()
+                raise
+        del self._buffer[:end]
+        return packets
+
+
+def _read(buffer: bytearray, start: int) -> tuple[Packet, int] | None:
+    """Return the packet at `start`, and where it ends; None if it is not there as a whole.
+
+    :raises BadPacketError: see `PacketDecoder.next_packet`
+    """
+    there = len(buffer) - start
+    if there >= len(MAGIC) and not buffer.startswith(MAGIC, start):
+        raise BadPacketError("wrong magic")
+    if there < _OVERHEAD:
+        return None
+    _, command, length = _HEADER.unpack_from(buffer, start)
+    if there < _OVERHEAD + length:
+        return None
+    end = start + _HEADER.size + length
+    (crc,) = _CRC.unpack_from(buffer, end)
+    unchecked = buffer[start:end]
+    if crc32(unchecked) != crc:
+        raise BadPacketError("wrong CRC")
+    return Packet(command, bytes(unchecked[_HEADER.size :])), end + _CRC.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -30,7 +31,7 @@ from chatserver.conversation import (
     Directory,
     Hold,
     converse,
-    packet_received,
+    packets_received,
 )
 from chatserver.keepalive import keep_alive
 from chatserver.limits import (
@@ -94,8 +95,8 @@ class PacketReceiver(Protocol):
         self._is_paused = False
         self._has_ended = False
 
-    def packetReceived(self, packet: Packet) -> None:
-        """Override: `packet` came."""
+    def packetsReceived(self, packets: Sequence[Packet]) -> None:
+        """Override: `packets` came: one, or Messages in a row."""
         raise NotImplementedError
 
     def badPacketReceived(self, reason: str) -> None:
@@ -106,9 +107,9 @@ class PacketReceiver(Protocol):
         """Override: nothing more will come, and all that came is handed over."""
         raise NotImplementedError
 
-    def sendPacket(self, packet: Packet) -> int:
-        """Send `packet` to the other side. Return its size in bytes."""
-        data = encode(packet)
+    def sendPackets(self, packets: Iterable[Packet]) -> int:
+        """Send `packets` to the other side. Return their size in bytes."""
+        data = b"".join(map(encode, packets))
         self.transport.write(data)
         return len(data)
 
@@ -167,10 +168,12 @@ class PacketReceiver(Protocol):
 
     def _deliver_some(self) -> bool:
         """Hand over `PACKETS_PER_TURN` packets at most. Return whether that is all for now."""
-        for _ in range(PACKETS_PER_TURN):
-            if self._holds or (packet := self._decoder.next_packet()) is None:
+        left = PACKETS_PER_TURN
+        while left:
+            if self._holds or not (packets := self._decoder.next_packets(left)):
                 return True
-            self.packetReceived(packet)
+            self.packetsReceived(packets)
+            left -= len(packets)
         return False
 
     def _pause_or_resume(self) -> None:
@@ -276,10 +279,10 @@ class ChatProtocol(PacketReceiver):
                 self._limits.login_timeout, self._time_out_login
             )
 
-    def packetReceived(self, packet: Packet) -> None:
+    def packetsReceived(self, packets: Sequence[Packet]) -> None:
         """Let the conversation answer."""
         try:
-            packet_received(self._conversation, packet)
+            packets_received(self._conversation, packets)
         except Exception:
             self._log.failure("Cut off, a fault of the server's: {client}", **self._who())
             self._decoder.stop()
@@ -334,10 +337,10 @@ class ChatProtocol(PacketReceiver):
 
     # --- What the conversation needs (`Wire`) -----------------------------------------------
 
-    def send(self, packet: Packet) -> None:
+    def send(self, *packets: Packet) -> None:
         """See `Wire`."""
         if not (self._is_closed or self._is_gone):
-            self._stall_watch.wrote(self.sendPacket(packet))
+            self._stall_watch.wrote(self.sendPackets(packets))
 
     def pause(self) -> None:
         """See `Wire`. It lasts `SLOWDOWN_PAUSE`."""

@@ -101,7 +101,7 @@ class TLSFactory(TLSMemoryBIOFactory):
         self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
     ) -> None:
         self.writes = WriteBatch(clock)
-        super().__init__(creator, False, factory, self.writes)
+        super().__init__(creator, False, factory, cast(IReactorTime, self.writes))
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]
         """Put TLS below the protocol for a client at `addr`; none if there is no protocol."""

@@ -26,7 +26,7 @@ class WriteThroughServer(Server):
                 if sent == len(data):
                     return
                 data = data[sent:]
-        super().write(data)
+        super().write(data)  # type: ignore[no-untyped-call]
 
 
 class WriteBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from chatserver.conversation import (
     Hold,
     Ticket,
     converse,
-    packet_received,
+    packets_received,
 )
 from chatserver.packets import MAX_BODY, Command, ErrorCode, Packet
 
@@ -33,7 +33,7 @@ STATES = ("unauthenticated", "authenticating", "authenticated", "deciding", "in 
 TABLE = """
 register        | hold register > authenticating | !  | ALREADY | ! | ALREADY | -
 log_in          | hold log_in > authenticating   | !  | ALREADY | ! | ALREADY | -
-message         | NOCHAT  | ! | NOCHAT                        | ! | relay                        | -
+messages        | NOCHAT  | ! | NOCHAT                        | ! | relay                        | -
 ack             | -       | ! | hold accept:ACK > deciding          | ! | -                      | -
 error           | -       | ! | hold decline:ERROR > deciding       | ! | -                      | -
 find_peer       | NOLOG   | ! | hold invite:FIND_PEER > deciding    | ! | BUSY                   | -
@@ -59,7 +59,7 @@ refused         | ! | FAILED release > unauthenticated   | ! | FAILED release > 
 invited         | ! | !  | FIND_PEER                     | FIND_PEER                       | ! | -
 invitation_ended | ! | ! | DENY                          | DENY                            | ! | -
 chat_opened     | ! | !  | CHAT_ACCEPT > in chat         | CHAT_ACCEPT release > in chat   | ! | -
-message_arrived | ! | !  | !                             | !                    | MESSAGE    | -
+messages_arrived | ! | !  | !                             | !                    | MESSAGE    | -
 peer_left       | ! | !  | !                             | !  | EXIT peer-release > authenticated | -
 peer_backlogged | ! | !  | !                             | !                    | peer-hold  | -
 peer_drained    | ! | !  | !                             | !                 | peer-release  | -
@@ -79,7 +79,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "refused": (Command.FIND_PEER, ErrorCode.FAILED),
     "invitation_ended": (ErrorCode.DECLINED,),
     "chat_opened": (b"bob", Command.CHAT_ACCEPT),
-    "message_arrived": (b"bob", b"hello"),
+    "messages": ([b"body"],),
+    "messages_arrived": (b"bob", [b"hello"]),
     "peer_left": (),
     "peer_backlogged": (),
     "peer_drained": (),
@@ -107,12 +108,13 @@ class World:
         return calls
 
     # Wire
-    def send(self, packet: Packet) -> None:
-        self.packets.append(packet)
-        if packet.command in (Command.ACK, Command.ERROR):
-            self.calls.append(packet.body.decode())
-        else:
-            self.calls.append(Command(packet.command).name)
+    def send(self, *packets: Packet) -> None:
+        for packet in packets:
+            self.packets.append(packet)
+            if packet.command in (Command.ACK, Command.ERROR):
+                self.calls.append(packet.body.decode())
+            else:
+                self.calls.append(Command(packet.command).name)
 
     def finish(self) -> None:
         self.calls.append("finish")
@@ -152,8 +154,8 @@ class World:
     def decline(self, name: bytes, other: bytes, command: Command) -> None:
         self.calls.append(f"decline:{command.name}")
 
-    def relay(self, name: bytes, text: bytes, ticket: Ticket) -> None:
-        self.calls.append("relay")
+    def relay(self, name: bytes, texts: Sequence[bytes], ticket: Ticket) -> None:
+        self.calls.extend(["relay"] * len(texts))
         self.tickets.append(ticket)
 
     def leave(self, name: bytes) -> None:
@@ -259,18 +261,21 @@ class PacketTests(TestCase):
         heard: list[str] = []
 
         class Listener:
-            def __getattr__(self, name: str) -> Callable[[bytes], None]:
-                return lambda body: heard.append(f"{name} {body.decode()}")
+            def __getattr__(self, name: str) -> Callable[[Any], None]:
+                return lambda argument: heard.append(f"{name} {argument}")
 
         listener: Any = Listener()
-        for command in range(12):
-            packet_received(listener, Packet(command, b"body"))
-        packet_received(listener, Packet(0xFF, b"body"))
+        for command in (*range(12), 0xFF):
+            packets_received(listener, [Packet(command, b"body")])
         names = [
-            "unknown", "register", "log_in", "message", "ack", "error", "find_peer",
+            "unknown", "register", "log_in", "messages", "ack", "error", "find_peer",
             "chat_request", "chat_accept", "chat_decline", "exit_chat", "unknown", "unknown",
         ]  # fmt: skip
-        self.assertEqual(heard, [f"{name} body" for name in names])
+        arguments = {"messages": [b"body"]}
+        self.assertEqual(heard, [f"{name} {arguments.get(name, b'body')}" for name in names])
+        heard.clear()
+        packets_received(listener, [Packet(Command.MESSAGE, text) for text in (b"1", b"2")])
+        self.assertEqual(heard, ["messages [b'1', b'2']"])
 
 
 class AnswerTests(TestCase):
@@ -330,29 +335,60 @@ class AnswerTests(TestCase):
     def test_message(self) -> None:
         """A message arrives behind its sender's name, its bytes untouched."""
         world = world_in("in chat")
-        world.conversation.message_arrived(b"bob", b"\x00\xff: /exit")
+        world.conversation.messages_arrived(b"bob", [b"\x00\xff: /exit"])
         self.assertEqual(world.packets, [Packet(Command.MESSAGE, b"bob: \x00\xff: /exit")])
 
     def test_exit_text(self) -> None:
         """The message /exit leaves the chat; anything more or less is a message."""
         world = world_in("in chat")
         for text in (b"/exit ", b"/EXIT", b"/exi", b""):
-            world.conversation.message(text)
+            world.conversation.messages([text])
         self.assertEqual(world.take_calls(), ["relay"] * 4)
         for ticket in world.tickets:
             world.conversation.delivered(ticket)
         world.take_calls()
-        world.conversation.message(b"/exit")
+        world.conversation.messages([b"/exit"])
         self.assertEqual(world.take_calls(), ["leave", "BYE", "peer-release"])
 
     def test_too_long(self) -> None:
         """A message that would not fit behind the name is refused, and the chat goes on."""
         longest = MAX_BODY - len(b"alice: ")
         world = world_in("in chat")
-        world.conversation.message(bytes(longest + 1))
+        world.conversation.messages([bytes(longest + 1)])
         self.assertEqual(world.take_calls(), ["TOOLONG"])
-        world.conversation.message(bytes(longest))
+        world.conversation.messages([bytes(longest)])
         self.assertEqual(world.take_calls(), ["relay"])
+
+    def test_messages_in_a_row(self) -> None:
+        """Messages that come in a row are relayed together, and each is answered."""
+        world = world_in("in chat")
+        talk = world.conversation
+        talk.messages([b"one", b"two", b"three"])
+        (ticket,) = world.tickets
+        self.assertEqual(world.take_calls(), ["relay"] * 3)
+        talk.delivered(ticket)
+        self.assertEqual(world.take_calls(), ["OK"] * 3)
+        world.packets.clear()
+        talk.messages_arrived(b"bob", [b"four", b"five"])
+        said = [Packet(Command.MESSAGE, b"bob: four"), Packet(Command.MESSAGE, b"bob: five")]
+        self.assertEqual(world.packets, said)
+
+    def test_exit_in_a_row(self) -> None:
+        """What stands before /exit is relayed, what stands behind it is outside of the chat."""
+        world = world_in("in chat")
+        world.conversation.messages([b"one", b"two", b"/exit", b"three", b"/exit"])
+        self.assertEqual(world.take_calls(), ["relay", "relay", "leave", "peer-release"])
+        world.conversation.delivered(*world.tickets)
+        self.assertEqual(world.take_calls(), ["OK", "OK", "BYE", "NOCHAT", "NOCHAT"])
+
+    def test_too_long_in_a_row(self) -> None:
+        """Of messages in a row only the one that is too long is refused."""
+        world = world_in("in chat")
+        world.conversation.messages([b"one", bytes(MAX_BODY), b"two", bytes(MAX_BODY), b"/exit"])
+        self.assertEqual(world.take_calls(), ["relay", "relay", "leave", "peer-release"])
+        for ticket in world.tickets:
+            world.conversation.delivered(ticket)
+        self.assertEqual(world.take_calls(), ["OK", "TOOLONG", "OK", "TOOLONG", "BYE"])
 
     def test_backlogged_before_login(self) -> None:
         """The directory hears of a client that did not read already before it logged in."""
@@ -381,7 +417,7 @@ class OrderTests(TestCase):
         world = world_in("in chat")
         talk = world.conversation
         for text in (b"one", b"two", b"three"):
-            talk.message(text)
+            talk.messages([text])
             talk.unknown(b"")
         self.assertEqual(world.take_calls(), ["relay", "relay", "relay"])
         one, two, three = world.tickets
@@ -396,9 +432,9 @@ class OrderTests(TestCase):
         """What comes unasked is sent at once, and the answers follow in the next state too."""
         world = world_in("in chat")
         talk = world.conversation
-        talk.message(b"one")
+        talk.messages([b"one"])
         talk.peer_left()
-        talk.message(b"two")
+        talk.messages([b"two"])
         self.assertEqual(world.take_calls(), ["relay", "EXIT", "peer-release"])
         talk.undelivered(*world.tickets)
         self.assertEqual(world.take_calls(), ["LOST", "NOCHAT"])
@@ -415,7 +451,7 @@ class OrderTests(TestCase):
         ):
             world = world_in("in chat")
             talk = world.conversation
-            talk.message(b"one")
+            talk.messages([b"one"])
             getattr(talk, end.__name__)()
             departs = ["depart"] if code == "BADPACKET" else []
             self.assertEqual(world.take_calls(), ["relay", *departs, "finish"])

@@ -87,6 +87,24 @@ class DecoderTests(TestCase):
         packets = [Packet(Command.MESSAGE, str(i).encode()) for i in range(1000)]
         self.assertEqual(decode(b"".join(map(encode, packets))), packets)
 
+    def test_messages_in_a_row(self) -> None:
+        """Messages in a row are taken together, as many as are wanted; all else one by one."""
+        one, two, three = (Packet(Command.MESSAGE, text) for text in (b"1", b"2", b"3"))
+        ack = Packet(Command.ACK, b"OK")
+        decoder = PacketDecoder()
+        decoder.feed(b"".join(map(encode, (one, two, three, one, ack, ack, two))) + OK[:-1])
+        for expected in ([one, two, three], [one], [ack], [ack], [two], []):
+            self.assertEqual(decoder.next_packets(3), expected)
+
+    def test_bad_packet_behind_messages(self) -> None:
+        """What comes before a bad packet is taken first."""
+        one = Packet(Command.MESSAGE, b"1")
+        decoder = PacketDecoder()
+        decoder.feed(encode(one) * 2 + b"NOPE")
+        self.assertEqual(decoder.next_packets(9), [one, one])
+        self.assertRaises(BadPacketError, decoder.next_packets, 9)
+        self.assertEqual(decoder.next_packets(9), [])
+
     def test_longest_body(self) -> None:
         """The longest body comes through."""
         packet = Packet(Command.MESSAGE, bytes(range(256)) * 255 + bytes(255))
@@ -149,11 +167,14 @@ class DecoderTests(TestCase):
         """Any bytes give packets, or the one error, however they are cut; never anything else."""
 
         stream = b"".join(pieces)
-        self.assertEqual(streams.decode(pieces), streams.parse(stream))
+        for most in (1, 20):
+            self.assertEqual(streams.decode(pieces, most), streams.parse(stream))
 
     def test_broken_streams(self) -> None:
         """Streams of packets that were changed give what a parser of the whole stream finds."""
         source = Random(1)
         for _ in range(300):
             stream = streams.random_stream(source)
-            self.assertEqual(streams.decode(streams.cut(source, stream)), streams.parse(stream))
+            for most in (1, 20):
+                pieces = streams.cut(source, stream)
+                self.assertEqual(streams.decode(pieces, most), streams.parse(stream))

@@ -562,12 +562,14 @@ class FairnessTests(ServerCase):
         """Of many packets of one client only some are handled in a turn of the reactor."""
         client = self.server.log_in("alice")
         handled: list[Packet] = []
-        self.patch(ChatProtocol, "packetReceived", lambda _, packet: handled.append(packet))
-        client._tls.sendall(encode(UNKNOWN) * PACKETS_PER_TURN * 3)
-        client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
-        self.assertEqual(len(handled), PACKETS_PER_TURN)
-        self.server.run()
-        self.assertEqual(len(handled), PACKETS_PER_TURN * 3)
+        self.patch(ChatProtocol, "packetsReceived", lambda _, packets: handled.extend(packets))
+        for packet in (UNKNOWN, message(b"hello")):
+            handled.clear()
+            client._tls.sendall(encode(packet) * PACKETS_PER_TURN * 3)
+            client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
+            self.assertEqual(len(handled), PACKETS_PER_TURN)
+            self.server.run()
+            self.assertEqual(len(handled), PACKETS_PER_TURN * 3)
 
     def test_many_packets_before_the_end(self) -> None:
         """All packets of one that is gone are handled, in turns, before the others hear so."""
