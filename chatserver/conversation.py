@@ -68,7 +68,7 @@ class Conversation(Protocol):
         """Log in to an account."""
 
     def messages(self, texts: Sequence[bytes]) -> None:
-        """Say each of `texts` to the chat partner, or leave the chat if it is `EXIT_TEXT`."""
+        """Say each of `texts` to the chat partner, or leave the chat: `EXIT_TEXT` comes alone."""
 
     def ack(self, inviter: bytes) -> None:
         """Accept an invitation, as clients of the reference server do."""
@@ -519,22 +519,18 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
 
     @in_chat.upon(Conversation.messages).loop()
     def say(c: Conversation, core: Core, texts: Sequence[bytes]) -> None:
-        longest = MAX_BODY - len(core.name) - len(SEPARATOR)
-        count = 0
-        for text in texts:
-            if text == EXIT_TEXT or len(text) > longest:
-                break
-            count += 1
-        if count:
-            core.directory.relay(core.name, texts[:count], core.answers.later(count))
-        if count == len(texts):
-            return
-        if texts[count] == EXIT_TEXT:
+        if texts[0] == EXIT_TEXT:
             c.exit_chat(b"")
-        else:
-            core.answer_error(ErrorCode.TOO_LONG)
-        if rest := texts[count + 1 :]:
-            c.messages(rest)  # Handled after this input, and after leaving.
+            return
+        longest = MAX_BODY - len(core.name) - len(SEPARATOR)
+        if max(map(len, texts)) <= longest:
+            core.directory.relay(core.name, texts, core.answers.later(len(texts)))
+            return
+        for text in texts:
+            if len(text) > longest:
+                core.answer_error(ErrorCode.TOO_LONG)
+            else:
+                core.directory.relay(core.name, [text], core.answers.later(1))
 
     for state in (*online, closed):
 

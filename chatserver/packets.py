@@ -154,7 +154,8 @@ class PacketDecoder:
     def next_packets(self, most: int) -> list[Packet]:
         """Take the next packet and, if it is a Message, those that come right behind it.
 
-        They are `most` at most. There are none when the next packet has not come whole.
+        They are `most` at most. What leaves the chat, `EXIT_TEXT`, is taken alone like all that
+        is no Message. There are none when the next packet has not come whole.
 
         :raises BadPacketError: as `next_packet` does, once those before it are taken
         """
@@ -163,12 +164,12 @@ class PacketDecoder:
         try:
             while end < len(self._buffer) and (found := _read(self._buffer, end)) is not None:
                 packet, after = found
-                is_message = packet.command == Command.MESSAGE
-                if packets and not is_message:
+                is_alone = packet.command != Command.MESSAGE or packet.body == EXIT_TEXT
+                if packets and is_alone:
                     break
                 packets.append(packet)
                 end = after
-                if not is_message or len(packets) == most:
+                if is_alone or len(packets) == most:
                     break
         except BadPacketError:
             if not packets:

@@ -373,22 +373,14 @@ class AnswerTests(TestCase):
         said = [Packet(Command.MESSAGE, b"bob: four"), Packet(Command.MESSAGE, b"bob: five")]
         self.assertEqual(world.packets, said)
 
-    def test_exit_in_a_row(self) -> None:
-        """What stands before /exit is relayed, what stands behind it is outside of the chat."""
-        world = world_in("in chat")
-        world.conversation.messages([b"one", b"two", b"/exit", b"three", b"/exit"])
-        self.assertEqual(world.take_calls(), ["relay", "relay", "leave", "peer-release"])
-        world.conversation.delivered(*world.tickets)
-        self.assertEqual(world.take_calls(), ["OK", "OK", "BYE", "NOCHAT", "NOCHAT"])
-
     def test_too_long_in_a_row(self) -> None:
         """Of messages in a row only the one that is too long is refused."""
         world = world_in("in chat")
-        world.conversation.messages([b"one", bytes(MAX_BODY), b"two", bytes(MAX_BODY), b"/exit"])
-        self.assertEqual(world.take_calls(), ["relay", "relay", "leave", "peer-release"])
+        world.conversation.messages([b"one", bytes(MAX_BODY), b"two", bytes(MAX_BODY)])
+        self.assertEqual(world.take_calls(), ["relay", "relay"])
         for ticket in world.tickets:
             world.conversation.delivered(ticket)
-        self.assertEqual(world.take_calls(), ["OK", "TOOLONG", "OK", "TOOLONG", "BYE"])
+        self.assertEqual(world.take_calls(), ["OK", "TOOLONG", "OK", "TOOLONG"])
 
     def test_backlogged_before_login(self) -> None:
         """The directory hears of a client that did not read already before it logged in."""

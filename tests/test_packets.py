@@ -88,13 +88,17 @@ class DecoderTests(TestCase):
         self.assertEqual(decode(b"".join(map(encode, packets))), packets)
 
     def test_messages_in_a_row(self) -> None:
-        """Messages in a row are taken together, as many as are wanted; all else one by one."""
+        """Messages in a row are taken together, as many as are wanted; all else, and what leaves
+        the chat, one by one.
+        """
         one, two, three = (Packet(Command.MESSAGE, text) for text in (b"1", b"2", b"3"))
-        ack = Packet(Command.ACK, b"OK")
+        ack, leave = Packet(Command.ACK, b"OK"), Packet(Command.MESSAGE, b"/exit")
+        packets = (one, two, three, one, ack, ack, two, leave, leave, one)
         decoder = PacketDecoder()
-        decoder.feed(b"".join(map(encode, (one, two, three, one, ack, ack, two))) + OK[:-1])
-        for expected in ([one, two, three], [one], [ack], [ack], [two], []):
+        decoder.feed(b"".join(map(encode, packets)) + OK[:-1])
+        for expected in ([one, two, three], [one], [ack], [ack], [two], [leave], [leave], [one]):
             self.assertEqual(decoder.next_packets(3), expected)
+        self.assertEqual(decoder.next_packets(3), [])
 
     def test_bad_packet_behind_messages(self) -> None:
         """What comes before a bad packet is taken first."""
