@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Server
+from twisted.logger import Logger
 
 
 class WriteThroughServer(Server):
@@ -38,6 +39,8 @@ class WriteBatch:
     :param clock: makes the calls outside of any read
     """
 
+    _log = Logger()
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._is_open = False
@@ -63,7 +66,10 @@ class WriteBatch:
             self._is_open = False
             calls, self._calls = self._calls, []
             for each in calls:
-                each.call()
+                try:
+                    each.call()
+                except Exception:  # It is one connection's, and the others' wait.
+                    self._log.failure("Could not send")
 
 
 class _BatchedCall:

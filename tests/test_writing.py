@@ -163,3 +163,14 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(self.called, [b"data"])
         self.call("later")
         self.assertEqual(self.called, [b"data"])
+
+    def test_call_that_fails(self) -> None:
+        """One connection's trouble does not keep what is written to another."""
+
+        def read(data: bytes) -> None:
+            self.batch.callLater(0, lambda: 1 / 0)
+            self.call(data)
+
+        self.batch.run(read, b"data")
+        self.assertEqual(self.called, [b"data"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
