@@ -89,6 +89,11 @@ PACKETS_PER_TURN = 20
 millisecond. A message crosses the server in a few turns; with many more in each, a flood of one
 client is felt by the others, and with fewer the turns themselves cost more than the packets."""
 
+RECORDS_PER_TURN = PACKETS_PER_TURN
+"""TLS records of one connection that are decrypted before it is the others' turn: a client that
+sends each packet in one of its own is not slowed down, and one that sends records with a byte each,
+or with nothing for us (KeyUpdate), is not felt by the others."""
+
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
 

@@ -54,6 +54,7 @@ class _Transport(TypingProtocol):
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
+    def limitReading(self, most: int | None, /) -> None: ...
     def registerProducer(self, producer: object, streaming: bool, /) -> None: ...
     def unregisterProducer(self) -> None: ...
     def getPeer(self) -> IAddress: ...
@@ -358,6 +359,7 @@ class ChatProtocol(PacketReceiver):
         if not self._is_gone:
             # What still comes must be read, if only to be thrown away: the goodbye is behind it.
             self._holds.clear()
+            self.transport.limitReading(None)
             self._pause_or_resume()
             self._set_deadline(self._close_timeout, "the goodbye was not taken")
 
@@ -375,11 +377,13 @@ class ChatProtocol(PacketReceiver):
     def pauseProducing(self) -> None:
         """Take no more packets: the client does not read the answers."""
         self.hold(Hold.BACKLOG)
+        self.transport.limitReading(READ_AHEAD)
         self._conversation.backlogged()
 
     def resumeProducing(self) -> None:
         """Go on: all that waited is sent."""
         self._conversation.drained()
+        self.transport.limitReading(None)
         self.release(Hold.BACKLOG)
 
     def stopProducing(self) -> None:

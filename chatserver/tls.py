@@ -7,15 +7,19 @@ from typing import Protocol, cast
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IOpenSSLServerConnectionCreator,
+    IPushProducer,
     IReactorTime,
     ITransport,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chatserver.certificates import describe_subject
+from chatserver.limits import RECORDS_PER_TURN
+from chatserver.records import RecordBuffer
 from chatserver.writing import WriteBatch
 
 _VERIFICATION_ERRORS = {
@@ -36,27 +40,87 @@ class TLSEndListener(Protocol):
 
 
 class TLSTransport(BufferingTLSTransport):
-    """Twisted's TLS, on which its end is an event of its own.
+    """Twisted's TLS, on which its end is an event of its own, and which takes turns.
 
-    Twisted closes the connection then, but not before all that waits is sent, and tells only
-    after that: a client that does not read would stay as if it were there.
+    Twisted closes the connection at the end, but not before all that waits is sent, and tells only
+    after that: a client that does not read would stay as if it were there. And it handles all that
+    is read in one go: thousands of records, in some of which there is nothing for the application.
     """
 
     factory: TLSFactory
     _refusal: str | None = None
+    _next_feed: IDelayedCall | None = None
+    _allowance: int | None = None
+    _is_paused = False
+    _is_reading = True
 
     def makeConnection(self, transport: ITransport) -> None:
         """Begin, with the handshake."""
+        self._records = RecordBuffer()
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         tls = self.getHandle()  # type: ignore[no-untyped-call]
         if tls.get_verify_mode() != SSL.VERIFY_NONE:
             tls.set_verify(tls.get_verify_mode(), self._note_refusal)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from the network."""
-        self.factory.writes.run(super().dataReceived, data)
+        """Take what came from the network, `RECORDS_PER_TURN` in each turn."""
+        if self._allowance is not None:
+            self._allowance -= len(data)
+        self._records.feed(data)
+        if self._next_feed is None:
+            self._feed()
+        else:
+            self._read_or_not()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Take what is left of what came, and end."""
+        if self._next_feed is not None:
+            self._next_feed.cancel()
+            self._next_feed = None
+            if not (self._aborted or self._lostTLSConnection):
+                super().dataReceived(self._records.take_all())  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
+
+    def pauseProducing(self) -> None:
+        """Read nothing from the network."""
+        self._is_paused = True
+        self._read_or_not()
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        self._is_paused = False
+        self._read_or_not()
+
+    def limitReading(self, most: int | None) -> None:
+        """Read `most` bytes more from the network, and then none until this is called again.
+
+        None is any number. TLS has answers of its own to what it reads (RFC 8446, section 4.6.3):
+        they wait behind those that a client does not take.
+        """
+        self._allowance = most
+        self._read_or_not()
+
+    def _feed(self) -> None:
+        self._next_feed = None
+        if data := self._records.take(RECORDS_PER_TURN):
+            self.factory.writes.run(super().dataReceived, data)
         if self.transport.disconnecting:  # type: ignore[union-attr]
             cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
+        if self._records.has_record and self.connected:
+            self._next_feed = self.factory.clock.callLater(0, self._feed)
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        """Read from the network, unless something speaks against it."""
+        is_reading = (
+            not self._is_paused
+            and self._next_feed is None
+            and (self._allowance is None or self._allowance > 0)
+        )
+        if is_reading is not self._is_reading:
+            self._is_reading = is_reading
+            producer = cast(IPushProducer, self.transport)
+            (producer.resumeProducing if is_reading else producer.pauseProducing)()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         # Twisted 26.10 looks for the arguments of OpenSSL's error, and a goodbye in the midst of
@@ -100,6 +164,7 @@ class TLSFactory(TLSMemoryBIOFactory):
     def __init__(
         self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
     ) -> None:
+        self.clock = clock
         self.writes = WriteBatch(clock)
         super().__init__(creator, False, factory, cast(IReactorTime, self.writes))
 

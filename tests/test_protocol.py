@@ -19,6 +19,7 @@ from chatserver.limits import (
     LOGIN_TIMEOUT,
     PACKETS_PER_TURN,
     READ_AHEAD,
+    RECORDS_PER_TURN,
     SLOWDOWN_PAUSE,
     ConnectionLimits,
 )
@@ -377,6 +378,26 @@ class BackPressureTests(ServerCase):
         client.start_reading()
         self.assertEqual(client.take(), [UNKN] * sent)
 
+    def test_small_records_of_one_who_does_not_read(self) -> None:
+        """A client that reads nothing is not read for long, whatever it sends: TLS may answer to
+        what is nothing for us.
+        """
+        client = self.server.log_in("alice")
+        client.stop_reading()
+        client.send(*[UNKNOWN] * 4000)
+        packet, sent = encode(UNKNOWN), 0
+        connection = client.transport.protocol
+        while client.transport.is_reading:
+            client._tls.sendall(packet[sent % len(packet) :][:1])
+            data = client._tls.bio_read(2**16)
+            connection.dataReceived(data)
+            sent += 1
+            self.assertLess(sent * len(data), READ_AHEAD + 1000)
+        self.assertGreater(sent, 1000)
+        client.start_reading()
+        self.assertTrue(client.transport.is_reading)
+        self.assertEqual(client.take(), [UNKN] * (4000 + sent // len(packet)))
+
     def test_neither_reads(self) -> None:
         """Two who both write and never read stop each other, and go on when they read."""
         alice, bob = self.open_chat()
@@ -570,6 +591,34 @@ class FairnessTests(ServerCase):
             self.assertEqual(len(handled), PACKETS_PER_TURN)
             self.server.run()
             self.assertEqual(len(handled), PACKETS_PER_TURN * 3)
+
+    def send_records(self, client: MemoryClient, *pieces: bytes) -> None:
+        """Let all `pieces`, a TLS record each, come at once."""
+        for piece in pieces:
+            client._tls.sendall(piece)
+        client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
+
+    def test_small_records(self) -> None:
+        """Of many small TLS records of one client only some are decrypted in a turn."""
+        client = self.server.log_in("alice")
+        connection = client.transport.protocol.wrappedProtocol
+        packet = encode(Packet(0x7F, bytes(100)))
+        self.send_records(client, *[bytes([byte]) for byte in packet])
+        self.assertEqual(len(connection._decoder), RECORDS_PER_TURN)
+        self.assertFalse(client.transport.is_reading)
+        self.server.run()
+        self.assertTrue(client.transport.is_reading)
+        self.assertEqual(client.take(), [UNKN])
+
+    def test_small_records_before_the_end(self) -> None:
+        """What waits to be decrypted when a client goes is handled before."""
+        for end in (MemoryClient.close, MemoryClient.reset):
+            self.server = MemoryServer()
+            alice, bob = self.open_chat()
+            count = RECORDS_PER_TURN * 3
+            self.send_records(alice, *[encode(message(b"hello"))] * count)
+            end(alice)
+            self.assertEqual(bob.take(), [*[message(b"alice: hello")] * count, EXIT])
 
     def test_many_packets_before_the_end(self) -> None:
         """All packets of one that is gone are handled, in turns, before the others hear so."""

@@ -1,0 +1,44 @@
+"""The records of a TLS stream, counted without being read (RFC 8446, section 5.1)."""
+
+from __future__ import annotations
+
+HEADER_SIZE = 5
+"""Bytes before what a record holds: its type, a version, and in the last two its length."""
+
+
+class RecordBuffer:
+    """Takes the bytes of a TLS stream in pieces of any size, and hands them out by records.
+
+    What is no TLS is handed out too, in pieces of any size, for TLS to refuse.
+    """
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._left = 0  # of a record whose beginning was handed out already
+
+    def feed(self, data: bytes) -> None:
+        """Add `data`, the next bytes of the stream."""
+        self._data = self._data + data if self._data else data
+
+    @property
+    def has_record(self) -> bool:
+        """Whether there is a record to be taken, or a part of one."""
+        return bool(self._left and self._data) or len(self._data) >= HEADER_SIZE
+
+    def take(self, most: int) -> bytes:
+        """Take `most` records at most. The last may not be there as a whole: the rest follows."""
+        data, end = self._data, self._left
+        for _ in range(most):
+            if end + HEADER_SIZE > len(data):
+                break
+            end += HEADER_SIZE + int.from_bytes(data[end + 3 : end + HEADER_SIZE], "big")
+        if end >= len(data):
+            self._data, self._left = b"", end - len(data)
+            return data
+        self._data, self._left = data[end:], 0
+        return data[:end]
+
+    def take_all(self) -> bytes:
+        """Take all that waits."""
+        data, self._data = self._data, b""
+        return data

@@ -1,0 +1,78 @@
+"""Tests for `chatserver.records`."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from chatserver.records import RecordBuffer
+
+
+def record(length: int) -> bytes:
+    """Return a record that holds `length` bytes."""
+    return b"\x17\x03\x03" + length.to_bytes(2, "big") + bytes(length)
+
+
+class RecordTests(SynchronousTestCase):
+    """A stream that is handed out by records."""
+
+    def setUp(self) -> None:
+        self.buffer = RecordBuffer()
+
+    def take(self, most: int) -> bytes:
+        """Take some records, if there are any."""
+        return self.buffer.take(most) if self.buffer.has_record else b""
+
+    def test_some_at_once(self) -> None:
+        """So many records are taken, and the others wait."""
+        sizes = (1, 0, 300, 16_401, 7)
+        one, two, three, four, five = map(record, sizes)
+        self.buffer.feed(one + two + three + four + five)
+        self.assertEqual(self.take(2), one + two)
+        self.assertEqual(self.take(2), three + four)
+        self.assertEqual(self.take(2), five)
+        self.assertFalse(self.buffer.has_record)
+
+    def test_parts(self) -> None:
+        """What there is of a record is taken; its rest, when it has come, counts no more."""
+        one, two = record(300), record(300)
+        self.buffer.feed(one[:100])
+        self.assertEqual(self.take(1), one[:100])
+        self.assertFalse(self.buffer.has_record)
+        self.buffer.feed(one[100:200])
+        self.assertEqual(self.take(1), one[100:200])
+        self.buffer.feed(one[200:] + two + two)
+        self.assertEqual(self.take(1), one[200:] + two)
+        self.assertEqual(self.take(1), two)
+
+    def test_part_of_a_header(self) -> None:
+        """A header is taken as a whole."""
+        one = record(9)
+        self.buffer.feed(one + one[:4])
+        self.assertEqual(self.take(5), one)
+        self.assertFalse(self.buffer.has_record)
+        self.buffer.feed(one[4:])
+        self.assertEqual(self.take(5), one)
+
+    def test_take_all(self) -> None:
+        """All that waits can be taken in one go."""
+        self.buffer.feed(record(1) * 3 + b"\x17")
+        self.take(1)
+        self.assertEqual(self.buffer.take_all(), record(1) * 2 + b"\x17")
+        self.assertFalse(self.buffer.has_record)
+
+    @given(st.lists(st.binary(max_size=40)), st.integers(1, 3))
+    def test_any_bytes(self, pieces: list[bytes], most: int) -> None:
+        """Of any bytes all are handed out, in their order, but for a piece of a header."""
+        buffer = RecordBuffer()
+        taken = b""
+        for piece in pieces:
+            buffer.feed(piece)
+            while buffer.has_record:
+                some = buffer.take(most)
+                self.assertNotEqual(some, b"")
+                taken += some
+        rest = buffer.take_all()
+        self.assertLess(len(rest), 5)
+        self.assertEqual(taken + rest, b"".join(pieces))
