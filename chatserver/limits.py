@@ -168,6 +168,14 @@ MAX_LOG_WINDOWS = 1000
 """Kinds of log lines, and addresses, that are counted apart: many times what is usual. The rest
 shares."""
 
+MAX_QUEUED_LINES = 10_000
+"""Lines of the log that wait for the standard output to take them: a megabyte, and twice what a
+fleet that comes back all at once may write (`LOG_LINES` and `LOG_NETWORKS`, of four kinds)."""
+
+OUTPUT_DRAIN_TIMEOUT = 1.0
+"""Seconds that the end of the server waits for the standard output to take what is queued: it
+takes a megabyte in a fraction of that, unless a terminal was stopped or nobody reads a pipe."""
+
 DATABASE_TIMEOUT = 5.0
 """Seconds in which the database must have answered one question, waiting for its turn included;
 then the client hears FAILED. As long as `POSTGRESQL_CONNECT_TIMEOUT`, about a person's patience."""

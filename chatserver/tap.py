@@ -121,9 +121,10 @@ def _make_log(options: Options, reactor: Any) -> ServerLog:
         files.append(open_log_file(os.path.abspath(options["log-file"])))
     elif _is_daemon(options):
         raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
-    if _twistd(options) is not None and not _is_daemon(options):
-        files.append(sys.stdout)
-    return make_observer(files, options["log-lines"], reactor.seconds)
+    has_terminal = _twistd(options) is not None and not _is_daemon(options)
+    return make_observer(
+        files, options["log-lines"], reactor.seconds, sys.stdout if has_terminal else None
+    )
 
 
 def _check_twistd(options: Options) -> None:
