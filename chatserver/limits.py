@@ -8,6 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+MAX_SECONDS = 1e9
+"""Seconds that an option must stay below: thirty years. What is meant to be no limit is 0."""
+
+MAX_RATE_AMOUNT = 1_000_000
+"""Times that a rate may name. Each that has happened is kept as a time, in 32 bytes; so many in
+one period are not noticed any more, and 0 is no limit."""
+
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the TLS handshake, from TCP's connect: three round trips over the worst of mobile
 networks."""

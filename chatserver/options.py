@@ -27,6 +27,7 @@ from chatserver.limits import (
     LOG_LINES,
     LOGIN_TIMEOUT,
     MAX_AUTO_CONNECTIONS,
+    MAX_SECONDS,
     MIN_PASSWORD_LENGTH,
     REGISTRATIONS,
     STALL_TIMEOUT,
@@ -41,9 +42,6 @@ DEFAULT_DATABASE = "sqlite:///users.db"
 
 NO_LOG_FILE = "-"
 """The value of ``--log-file`` that means none but the terminal."""
-
-MAX_SECONDS = 1e9
-"""Thirty years; what is meant to be no limit is 0."""
 
 MAX_DIGITS = 9
 """More connections than a machine can have."""
