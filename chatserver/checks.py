@@ -52,8 +52,8 @@ def _certificate(options: Options) -> str:
     now = datetime.now(UTC)
     if are_missing(path, key_path):
         check_others(files.dh_params, files.client_ca, now)
-        for each in (path, key_path):
-            _check_writable(_existing_folder(each), os.W_OK | os.X_OK)
+        for each, option in ((path, "certificate"), (key_path, "private-key")):
+            _check_writable(_existing_folder(each), os.W_OK | os.X_OK, option)
         return f"{path} will be made at the first start"
     certificate = files.load(now)
     days = (certificate.not_after - now).days
@@ -139,20 +139,20 @@ def _log_file(options: Options) -> str:
         return "none but the terminal: only for twistd -n"
     path: str = os.path.abspath(options["log-file"])
     if os.path.isdir(path):
-        raise OperatorError(f"{path}: is a folder; name a file for the log")
+        raise OperatorError(f"{path}: is a folder; name a file for the log", "log-file")
     folder = _existing_folder(path)
     if not os.path.isdir(folder):
-        raise OperatorError(f"{folder}: is no folder for the log; name another file")
+        raise OperatorError(f"{folder}: is no folder for the log; name another file", "log-file")
     if os.path.exists(path):
-        _check_writable(path, os.W_OK)
+        _check_writable(path, os.W_OK, "log-file")
     if os.path.isfile(path) or not os.path.exists(path):  # or it is never rotated: /dev/null say
-        _check_writable(folder, os.W_OK | os.X_OK)
+        _check_writable(folder, os.W_OK | os.X_OK, "log-file")
     return path
 
 
-def _check_writable(path: str, access: int) -> None:
+def _check_writable(path: str, access: int, option: str) -> None:
     if not os.access(path, access):
-        raise OperatorError(f"{path}: cannot be written; let the server's user write there")
+        raise OperatorError(f"{path}: cannot be written; let the server's user write there", option)
 
 
 def _existing_folder(path: str) -> str:

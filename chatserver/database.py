@@ -66,6 +66,8 @@ class DatabaseUnusableError(OperatorError):
     that says what to do.
     """
 
+    option = "database"
+
 
 class AccountsError(Exception):
     """Something asked of the accounts was not done. The base of all such errors."""

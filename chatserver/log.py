@@ -54,6 +54,8 @@ _LEVELS = {
 class LogFileError(OperatorError):
     """The log file can't be opened. The text is one line for the operator."""
 
+    option = "log-file"
+
 
 class Writable(Protocol):
     """What the log is written to: a file of text or of bytes, or a `LogFile`."""

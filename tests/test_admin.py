@@ -436,6 +436,17 @@ class CheckTests(AdminCase):
         Path("chat.toml").write_text("port = x", "utf-8")
         self.assertIn("chat.toml, line 1", self.wrong("configuration", "--config=chat.toml"))
 
+    def test_places(self) -> None:
+        """What is wrong with a file that the configuration names is told with the line there."""
+        Path("chat.toml").write_text(
+            "database = 'sqlite:///no/x.db'\ncertificate = 'chat.toml'\nprivate-key = 'chat.toml'\n"
+            "log-file = 'chat.toml/log'\n",
+            "utf-8",
+        )
+        _, told = self.check("--config=chat.toml")
+        for subject, line in {"database": 1, "certificate": 2, "log file": 4}.items():
+            self.assertTrue(told[subject].startswith(f"WRONG: chat.toml, line {line}: "), told)
+
     def test_command_line(self) -> None:
         """A mistake on the command line is one: nothing is looked at."""
         self.assert_refused(
