@@ -13,6 +13,7 @@ from chatserver import database, listening
 from chatserver.certificates import CertificateError, are_missing, check_others, read_certificate
 from chatserver.descriptors import connections_for, file_limits
 from chatserver.errors import OperatorError
+from chatserver.files import check_own
 from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
@@ -68,6 +69,7 @@ def _certificate(options: Options) -> str:
 
 
 def _database(options: Options) -> str:
+    check_own(options, "database")
     url = database.parse_url(options["database"], os.getcwd())
     version = database.rehearse(url)
     where = database.describe(url)
@@ -137,6 +139,7 @@ def _has_certificate(address: tuple[str, int], path: str) -> bool:
 def _log_file(options: Options) -> str:
     if options["log-file"] == NO_LOG_FILE:
         return "none but the terminal: only for twistd -n"
+    check_own(options, "log-file")
     path: str = os.path.abspath(options["log-file"])
     if os.path.isdir(path):
         raise OperatorError(f"{path}: is a folder; name a file for the log", "log-file")

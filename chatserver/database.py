@@ -152,6 +152,11 @@ def describe(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+def sqlite_file(url: sa.URL) -> str | None:
+    """Return the path of an SQLite file; None for PostgreSQL."""
+    return url.database if _is_sqlite(url) else None
+
+
 def reason(error: Exception) -> str:
     """Return in one line why the database failed, in the words of its driver.
 

@@ -26,6 +26,7 @@ from chatserver.descriptors import auto_connections, connections_for, raise_file
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
+from chatserver.files import check_own
 from chatserver.limits import LOG_FLUSH_INTERVAL, ConnectionLimits
 from chatserver.listening import listen
 from chatserver.log import ServerLog, Writable, make_observer, open_log_file
@@ -57,6 +58,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
+    for name in ("log-file", "database"):
+        check_own(options, name)
     log = _make_log(options, reactor)
     certificate = Renewal(certificate_files(options), reactor)
     if certificate.is_new and _is_daemon(options):

@@ -591,6 +591,16 @@ class CheckTests(AdminCase):
             self.assertEqual(0, self.check(f"--log-file={path}")[0])
         self.assertEqual({"file", "folder"}, {*os.listdir(".")})
 
+    def test_shared_file(self) -> None:
+        """A log that would be written into the database is told."""
+        status, told = self.check("--log-file=users.db")
+        self.assertEqual(1, status)
+        for subject, text in {
+            "log file": "--log-file: users.db is the file of --database too",
+            "database": "users.db is the file of --log-file too",
+        }.items():
+            self.assertIn(text, told[subject])
+
     def test_not_writable(self) -> None:
         """Folders that the server could not write to are told, each where it is needed."""
         # Modes would not keep root from writing.
