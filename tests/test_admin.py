@@ -168,14 +168,17 @@ class AccountTests(AdminCase):
             "\udcff": "the name is not UTF-8",
         }.items():
             self.assert_refused(rule, "adduser", name, stdin=PASSWORD)
-        self.assertEqual([], os.listdir("."))
-        self.add()
-        for password, rule in {
+        passwords = {
             b"": "the password is empty",
             b"\n": "the password is empty",
             b"1234567\n": "a password has at least 8 bytes",
             b"p" * 1025: "a password has at most 1024 bytes",
-        }.items():
+        }
+        for password, rule in passwords.items():
+            self.assert_refused(rule, "adduser", "bob", stdin=password)
+        self.assertEqual([], os.listdir("."))
+        self.add()
+        for password, rule in passwords.items():
             self.assert_refused(rule, "adduser", "bob", stdin=password)
             self.assert_refused(rule, "passwd", "alice", stdin=password)
         self.assert_done("adduser", "bob", "--min-password-length=1", *CHEAP, stdin=b"1")
@@ -323,7 +326,15 @@ class PromptTests(AdminCase):
             (1, "", "asyncchat-admin: the two passwords differ; nothing was done\n"),
             self.ask("correct horse", "correct house"),
         )
-        self.assertEqual("", self.assert_done("listusers"))
+        self.assertEqual([], os.listdir("."))
+
+    def test_no_place(self) -> None:
+        """Nobody types a password for a database that can't be made."""
+        status, _, errors = self.run_admin(
+            "adduser", "alice", "--database=sqlite:///no/x.db", typed=iter([])
+        )
+        self.assertEqual(1, status)
+        self.assertIn("there is no folder", errors)
 
     def test_too_short(self) -> None:
         """A password that breaks a rule is not asked for again."""
