@@ -58,7 +58,8 @@ class ForegroundTests(ProcessTestCase):
         port = server.wait_for_port(lambda: server.terminal)
         with Client(port) as client:
             self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
-            self.assertEqual([client.fingerprint], FINGERPRINT.findall(server.terminal))
+            told = until(lambda: FINGERPRINT.findall(server.terminal), "the fingerprint")
+            self.assertEqual([client.fingerprint], told)
             self.assertEqual([client.fingerprint], FINGERPRINT.findall(server.log))
         names = {path.name for path in server.folder.iterdir()}
         self.assertEqual(
