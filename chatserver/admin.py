@@ -175,8 +175,12 @@ class _Accounts:
         """Do what `command` says, with the account `name` if it is about one."""
         if name is not None:
             _check_utf8(name)
+        stored = None
         if command == "adduser":
             check_new_name(str(name))
+            if database.rehearse(self._url) is None:
+                # No name is taken yet, and nothing is made for a password that is refused.
+                stored = self._ask_and_hash(str(name))
         elif not database.exists(self._url):
             where = database.describe(self._url)
             raise RefusedError(
@@ -189,7 +193,7 @@ class _Accounts:
             if name is None:
                 _list(store)
             elif command == "adduser":
-                self._add(store, name)
+                self._add(store, name, stored)
             elif command == "passwd":
                 self._change(store, name)
             else:
@@ -198,11 +202,11 @@ class _Accounts:
         finally:
             store.close()
 
-    def _add(self, store: Store, name: str) -> None:
+    def _add(self, store: Store, name: str, stored: StoredPassword | None) -> None:
         # Before anybody types a password, and then again as it is added.
         if store.find(name) is not None:
             raise NameTakenError(f"there is an account {name!r} already")
-        store.add(name, self._ask_and_hash(name))
+        store.add(name, stored or self._ask_and_hash(name))
         _say(f"added {visible(name)}")
 
     def _change(self, store: Store, name: str) -> None:

@@ -46,7 +46,8 @@ class AccountAuthenticator:
     :param accounts: where the accounts are kept
     :param min_password_length: bytes that a new password must have at least
     :param registration_is_open: whether anybody can make an account
-    :param registrations: how many registrations are tried for one address; None is no limit
+    :param registrations: how many registrations are tried for one address, malformed ones included;
+        None is no limit
     :param failed_logins: how many logins may fail, see `LoginAttempts`; None is no limit
     """
 
@@ -74,14 +75,15 @@ class AccountAuthenticator:
         if not self._registration_is_open:
             self._refuse(request, ErrorCode.REGISTRATION_CLOSED, "registration is closed")
             return
+        # Before the body is looked at: some names take long to check.
+        if address.network is not None and not self._registrations.allows(address.network):
+            reason = f"too many registrations from there (limit {self._registrations.rate})"
+            self._refuse(request, ErrorCode.SLOW_DOWN, reason)
+            return
         try:
             credentials = for_registration(body, self._min_password_length)
         except MalformedCredentialsError as error:
             self._refuse(request, ErrorCode.MALFORMED, str(error))
-            return
-        if address.network is not None and not self._registrations.allows(address.network):
-            reason = f"too many registrations from there (limit {self._registrations.rate})"
-            self._refuse(request, ErrorCode.SLOW_DOWN, reason)
             return
         request.name = credentials.name
         self._decide(request, self._accounts.register(credentials))

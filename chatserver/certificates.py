@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -302,15 +303,24 @@ def _check_both_there(certificate_path: str, key_path: str) -> None:
 
 
 def _read(path: str) -> bytes:
-    """Return the bytes of a file."""
+    """Return the bytes of a regular file: a pipe could keep its reader waiting for ever."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CertificateError(
+                    f"{path}: is a pipe or a device; put a regular file there, or a link to one"
+                )
             return file.read()
     except OSError as error:
         raise CertificateError(
             f"{path}: cannot be read: {_reason(error)};"
             " let the server's user read it, or name another file"
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, not waiting for who writes to it if it is a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_certificates(path: str) -> list[x509.Certificate]:

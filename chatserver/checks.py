@@ -13,6 +13,7 @@ from chatserver import database, listening
 from chatserver.certificates import CertificateError, are_missing, check_others, read_certificate
 from chatserver.descriptors import connections_for, file_limits
 from chatserver.errors import OperatorError
+from chatserver.files import check_own
 from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
 from chatserver.options import NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
@@ -52,8 +53,8 @@ def _certificate(options: Options) -> str:
     now = datetime.now(UTC)
     if are_missing(path, key_path):
         check_others(files.dh_params, files.client_ca, now)
-        for each in (path, key_path):
-            _check_writable(_existing_folder(each), os.W_OK | os.X_OK)
+        for each, option in ((path, "certificate"), (key_path, "private-key")):
+            _check_writable(_existing_folder(each), os.W_OK | os.X_OK, option)
         return f"{path} will be made at the first start"
     certificate = files.load(now)
     days = (certificate.not_after - now).days
@@ -68,6 +69,7 @@ def _certificate(options: Options) -> str:
 
 
 def _database(options: Options) -> str:
+    check_own(options, "database")
     url = database.parse_url(options["database"], os.getcwd())
     version = database.rehearse(url)
     where = database.describe(url)
@@ -137,22 +139,23 @@ def _has_certificate(address: tuple[str, int], path: str) -> bool:
 def _log_file(options: Options) -> str:
     if options["log-file"] == NO_LOG_FILE:
         return "none but the terminal: only for twistd -n"
+    check_own(options, "log-file")
     path: str = os.path.abspath(options["log-file"])
     if os.path.isdir(path):
-        raise OperatorError(f"{path}: is a folder; name a file for the log")
+        raise OperatorError(f"{path}: is a folder; name a file for the log", "log-file")
     folder = _existing_folder(path)
     if not os.path.isdir(folder):
-        raise OperatorError(f"{folder}: is no folder for the log; name another file")
+        raise OperatorError(f"{folder}: is no folder for the log; name another file", "log-file")
     if os.path.exists(path):
-        _check_writable(path, os.W_OK)
+        _check_writable(path, os.W_OK, "log-file")
     if os.path.isfile(path) or not os.path.exists(path):  # or it is never rotated: /dev/null say
-        _check_writable(folder, os.W_OK | os.X_OK)
+        _check_writable(folder, os.W_OK | os.X_OK, "log-file")
     return path
 
 
-def _check_writable(path: str, access: int) -> None:
+def _check_writable(path: str, access: int, option: str) -> None:
     if not os.access(path, access):
-        raise OperatorError(f"{path}: cannot be written; let the server's user write there")
+        raise OperatorError(f"{path}: cannot be written; let the server's user write there", option)
 
 
 def _existing_folder(path: str) -> str:

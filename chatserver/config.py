@@ -82,7 +82,11 @@ def _read_text(path: str) -> str:
             data = file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(path, None, f"--config: cannot be read: {reason}") from None
+        raise ConfigError(
+            path,
+            None,
+            f"--config: cannot be read: {reason}; name a file that the server's user can read",
+        ) from None
     try:
         # An editor on Windows may have put a byte order mark at its start.
         return data.decode("utf-8-sig").replace("\r\n", "\n")

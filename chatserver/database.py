@@ -66,6 +66,8 @@ class DatabaseUnusableError(OperatorError):
     that says what to do.
     """
 
+    option = "database"
+
 
 class AccountsError(Exception):
     """Something asked of the accounts was not done. The base of all such errors."""
@@ -148,6 +150,11 @@ def describe(url: sa.URL) -> str:
         return str(url.database)
     # Without the query: a password may stand there too.
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+def sqlite_file(url: sa.URL) -> str | None:
+    """Return the path of an SQLite file; None for PostgreSQL."""
+    return url.database if _is_sqlite(url) else None
 
 
 def reason(error: Exception) -> str:

@@ -26,7 +26,8 @@ class _User:
     `sent` is the one invitation of theirs that waits for its answer. `received` has what
     others sent them, by the inviter's name, the newest last. None stands for one that is
     gone: it ended without the invited one's doing, and its place is kept so that an accept
-    already on its way can't open a chat with somebody else than was meant.
+    already on its way can't open a chat with somebody else than was meant. `rate_key` stands for
+    this connection in the rate of invitations, which remembers it for longer than it is there.
     """
 
     name: bytes
@@ -36,6 +37,7 @@ class _User:
     sent: _Invitation | None = None
     received: dict[bytes, _Invitation | None] = field(default_factory=dict)
     is_backlogged: bool = False
+    rate_key: object = field(default_factory=object)
 
     def __str__(self) -> str:
         return f"{self.name.decode()!r} ({self.address})"
@@ -137,7 +139,7 @@ class LocalDirectory:
         """See `Directory`. An invitation that is delivered withdraws the earlier one."""
         user = self._users[name]
         peer = self._users.get(invitee)
-        if not self._invitations.allows(user):
+        if not self._invitations.allows(user.rate_key):
             limit = str(self._invitations.rate)
             self._log.warn(
                 "Too many invitations: {user} (limit {limit})",

@@ -8,6 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+MAX_SECONDS = 1e9
+"""Seconds that an option must stay below: thirty years. What is meant to be no limit is 0."""
+
+MAX_RATE_AMOUNT = 1_000_000
+"""Times that a rate may name. Each that has happened is kept as a time, in 32 bytes; so many in
+one period are not noticed any more, and 0 is no limit."""
+
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the TLS handshake, from TCP's connect: three round trips over the worst of mobile
 networks."""
@@ -172,6 +179,14 @@ at once is told of, and many addresses that flood still leave more than an hour 
 MAX_LOG_WINDOWS = 1000
 """Kinds of log lines, and addresses, that are counted apart: many times what is usual. The rest
 shares."""
+
+MAX_QUEUED_LINES = 10_000
+"""Lines of the log that wait for the standard output to take them: a megabyte, and twice what a
+fleet that comes back all at once may write (`LOG_LINES` and `LOG_NETWORKS`, of four kinds)."""
+
+OUTPUT_DRAIN_TIMEOUT = 1.0
+"""Seconds that the end of the server waits for the standard output to take what is queued: it
+takes a megabyte in a fraction of that, unless a terminal was stopped or nobody reads a pipe."""
 
 DATABASE_TIMEOUT = 5.0
 """Seconds in which the database must have answered one question, waiting for its turn included;

@@ -13,15 +13,21 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterable
-from threading import RLock
-from typing import Any, Protocol
+from queue import SimpleQueue
+from threading import Event, RLock, Thread
+from typing import Any, Protocol, TextIO
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from twisted.python.logfile import BaseLogFile, LogFile
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import LOG_ROTATE_LENGTH, MAX_OLD_LOGS
+from chatserver.limits import (
+    LOG_ROTATE_LENGTH,
+    MAX_OLD_LOGS,
+    MAX_QUEUED_LINES,
+    OUTPUT_DRAIN_TIMEOUT,
+)
 from chatserver.logrates import LeftOut, LineRates
 from chatserver.printable import escape
 from chatserver.rates import Rate
@@ -47,6 +53,8 @@ _LEVELS = {
 
 class LogFileError(OperatorError):
     """The log file can't be opened. The text is one line for the operator."""
+
+    option = "log-file"
 
 
 class Writable(Protocol):
@@ -113,6 +121,7 @@ def make_observer(
     files: Iterable[Writable],
     rate: Rate | None = None,
     seconds: Callable[[], float] = time.monotonic,
+    output: TextIO | None = None,
 ) -> ServerLog:
     """Return an observer that writes each event's line to each of `files`, at once.
 
@@ -122,16 +131,33 @@ def make_observer(
 
     :param rate: how many lines of one kind are written, see `LineRates`; None for all
     :param seconds: the clock that `rate` goes by
+    :param output: the standard output, if the lines go there too: written by a thread of its own,
+        since a terminal or a pipe may take nothing for as long as it likes
     """
-    return ServerLog([_Writer(file) for file in files], LineRates(rate, seconds))
+    writers: list[_Writer | _QueuedWriter] = [_Writer(file) for file in files]
+    if output is not None:
+        writers.append(_QueuedWriter(_Writer(_unbuffered(output), output.encoding)))
+    return ServerLog(writers, LineRates(rate, seconds))
+
+
+def _unbuffered(stream: Any) -> Writable:
+    """Return the file below `stream`, if it has one.
+
+    At the end of the process Python flushes the buffers of the standard streams, or gives up if a
+    thread is at it: what is written past them keeps nothing from ending.
+    """
+    buffer = getattr(stream, "buffer", stream)
+    file: Writable = getattr(buffer, "raw", buffer)
+    return file
 
 
 @implementer(ILogObserver)
 class ServerLog:
     """Gives each event's line to each of `writers`, as far as `rates` has room for it."""
 
-    def __init__(self, writers: list[_Writer], rates: LineRates) -> None:
+    def __init__(self, writers: list[_Writer | _QueuedWriter], rates: LineRates) -> None:
         self._writers = writers
+        self._reasons = [writer.reason for writer in writers]
         self._rates = rates
         # Re-entrant, since what the garbage collector ends in the midst of a write may log.
         self._lock = RLock()
@@ -150,11 +176,15 @@ class ServerLog:
 
         To be called now and then, about once a minute: otherwise the next event tells it.
 
-        :param is_end: whether nothing more will come: then all is told
+        :param is_end: whether nothing more will come: then all is told, and the standard output
+            gets `OUTPUT_DRAIN_TIMEOUT` to take it. What comes all the same is not left in a queue.
         """
         with self._lock:
             self._tell_left_out(self._rates.end_windows(now_too=is_end))
             self._write("")
+            if is_end:
+                for writer in self._writers:
+                    writer.drain()
 
     def reopen(self) -> None:
         """Open the log files of their paths anew: something, logrotate say, has moved them.
@@ -176,13 +206,15 @@ class ServerLog:
         self._write(_own_line(level, text, **more))
 
     def _write(self, line: str) -> None:
-        before = [writer.reason for writer in self._writers]
         for writer in self._writers:
             writer.write(line)
-        after = [writer.reason for writer in self._writers]
+        # A queued line fails later: so since the last time, and not just now.
+        before, self._reasons = self._reasons, [writer.reason for writer in self._writers]
+        fails_anew = [
+            new for old, new in zip(before, self._reasons, strict=True) if new and not old
+        ]
         # Where it can still be read: on the terminal, if there is one.
-        fails_anew = [new for old, new in zip(before, after, strict=True) if new and not old]
-        if fails_anew and None in after:
+        if fails_anew and None in self._reasons:
             self._say(LogLevel.error, "A log cannot be written: {reason}", reason=fails_anew[0])
 
 
@@ -259,11 +291,12 @@ class _Writer:
     `reason` tells why the last line could not be written; it is None if it was.
     """
 
-    def __init__(self, file: Writable) -> None:
+    def __init__(self, file: Writable, encoding: str | None = None) -> None:
         self._file = file
         # A LogFile takes text too, but counts its characters and not its bytes.
         self._is_binary = isinstance(file, BaseLogFile | io.RawIOBase | io.BufferedIOBase)
-        self._encoding = "utf-8" if self._is_binary else getattr(file, "encoding", None) or "utf-8"
+        own = None if self._is_binary else getattr(file, "encoding", None)
+        self._encoding = encoding or own or "utf-8"
         self._missing = 0
         self._half = False
         self._why = ""
@@ -273,6 +306,15 @@ class _Writer:
         """Open the file anew, if it is a log file."""
         if isinstance(self._file, _LogFile):
             self._file.reopen()
+
+    def drain(self) -> None:
+        """Wait for nothing: all is written at once."""
+
+    def miss(self, count: int, why: str) -> None:
+        """Take note of `count` lines that could not be written before they came here."""
+        if count:
+            self._missing += count
+            self._why = why
 
     def write(self, line: str) -> None:
         """Write `line`, before it what there is to tell of missing ones. Nothing is raised.
@@ -311,6 +353,72 @@ class _Writer:
         half, self._half = self._half, not isinstance(file, BaseLogFile)
         file.flush()
         self._half = half
+
+
+class _QueuedWriter:
+    """Has `writer` write lines in a thread of its own: nobody who logs waits for its file.
+
+    A queue that is full has room again when it is empty. In between the lines are missing, and
+    counted as those that `writer` can't write.
+    """
+
+    def __init__(self, writer: _Writer) -> None:
+        self._writer = writer
+        # A simple one is re-entrant, as the server's log has to be.
+        self._queue: SimpleQueue[tuple[int, str] | Event] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._is_full = False
+        self._missing = 0
+        self._deadline: float | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the last line could not be queued, or one before it not be written."""
+        return _FULL if self._is_full else self._writer.reason
+
+    def reopen(self) -> None:
+        """Leave it open: it is no file of ours."""
+
+    def write(self, line: str) -> None:
+        """Queue `line`, if there is room. An empty line is none, as for `_Writer`."""
+        if self._thread is None:  # Not before: no thread outlives a fork.
+            self._thread = Thread(target=self._run, name="log output", daemon=True)
+            self._thread.start()
+        if self._queue.qsize() >= MAX_QUEUED_LINES:
+            self._is_full = True
+        elif self._queue.empty():
+            self._is_full = False
+        if self._is_full:
+            self._missing += bool(line)
+        else:
+            self._queue.put((self._missing, line))
+            self._missing = 0
+        if self._deadline is not None:
+            self.drain()
+
+    def drain(self) -> None:
+        """Wait until all is written: for `OUTPUT_DRAIN_TIMEOUT`, or what the last time left of it.
+
+        From then on each line is waited for.
+        """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + OUTPUT_DRAIN_TIMEOUT
+        is_written = Event()
+        self._queue.put(is_written)
+        is_written.wait(max(0.0, self._deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, Event):
+                item.set()
+            else:
+                missing, line = item
+                self._writer.miss(missing, _FULL)
+                self._writer.write(line)
+
+
+_FULL = "whoever reads the standard output does not keep up"
 
 
 def _own_line(level: object, text: str, **more: object) -> str:

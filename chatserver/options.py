@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getopt
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from chatserver.limits import (
     LOG_LINES,
     LOGIN_TIMEOUT,
     MAX_AUTO_CONNECTIONS,
+    MAX_SECONDS,
     MIN_PASSWORD_LENGTH,
     REGISTRATIONS,
     STALL_TIMEOUT,
@@ -42,9 +44,6 @@ DEFAULT_DATABASE = "sqlite:///users.db"
 NO_LOG_FILE = "-"
 """The value of ``--log-file`` that means none but the terminal."""
 
-MAX_SECONDS = 1e9
-"""Thirty years; what is meant to be no limit is 0."""
-
 MAX_DIGITS = 9
 """More connections than a machine can have."""
 
@@ -53,6 +52,9 @@ AUTO = "auto"
 
 OPEN, CLOSED = "open", "closed"
 """The values of ``--registration``."""
+
+FILE_OPTIONS = ("log-file", "certificate", "private-key", "dh-params", "client-ca", "config")
+"""The options that name a file by its path."""
 
 _NAME = re.compile("--([a-z0-9-]+)")
 """How the text of a mistake starts that is about one option."""
@@ -242,13 +244,19 @@ class Options(TwistedOptions):
             raise self.locate(error) from None
 
     def locate(self, error: Exception) -> Exception:
-        """Return `error` with the file and the line, if it is about an option in the file.
-
-        The text of an error that is about an option starts with its name.
-        """
-        name = _NAME.match(str(error))
-        line = self._lines.get(name[1]) if name else None
+        """Return `error` with the file and the line, if it is about an option in the file."""
+        option = getattr(error, "option", None) or self._option_of(str(error))
+        line = self._lines.get(option) if option else None
         return error if line is None else ConfigError(self["config"], line, str(error))
+
+    def _option_of(self, text: str) -> str | None:
+        """Return the option that a mistake's text is about: it starts with it, or with its file."""
+        if name := _NAME.match(text):
+            return name[1]
+        for each in FILE_OPTIONS:
+            if self[each] and text.startswith(f"{os.path.abspath(self[each])}: "):
+                return each
+        return None
 
     def _given(self, arguments: Sequence[str]) -> dict[str, str]:
         """Return the options that `arguments` give, by their full names."""

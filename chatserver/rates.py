@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
 
+from chatserver.limits import MAX_RATE_AMOUNT, MAX_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -42,7 +44,13 @@ def parse_rate(text: str) -> Rate | None:
     (item,) = items
     if item.amount < 1:
         raise ValueError(f"a rate of nothing is refused, and 0 is no limit, not {text!r}")
-    return Rate(item.amount, item.get_expiry(), text.strip())
+    seconds = item.get_expiry()
+    if item.amount > MAX_RATE_AMOUNT or seconds >= MAX_SECONDS:
+        raise ValueError(
+            f"a rate is at most {MAX_RATE_AMOUNT} times, in less than {MAX_SECONDS:.0f} seconds,"
+            f" and 0 is no limit, not {text!r}"
+        )
+    return Rate(item.amount, seconds, text.strip())
 
 
 class SlidingWindow:

@@ -26,6 +26,7 @@ from chatserver.descriptors import auto_connections, connections_for, raise_file
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
+from chatserver.files import check_own
 from chatserver.limits import LOG_FLUSH_INTERVAL, ConnectionLimits
 from chatserver.listening import listen
 from chatserver.log import ServerLog, Writable, make_observer, open_log_file
@@ -57,6 +58,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _make_service(options: Options, reactor: Any) -> ChatService:
     _check_twistd(options)
+    for name in ("log-file", "database"):
+        check_own(options, name)
     log = _make_log(options, reactor)
     certificate = Renewal(certificate_files(options), reactor)
     if certificate.is_new and _is_daemon(options):
@@ -121,9 +124,10 @@ def _make_log(options: Options, reactor: Any) -> ServerLog:
         files.append(open_log_file(os.path.abspath(options["log-file"])))
     elif _is_daemon(options):
         raise OperatorError(f"--log-file {NO_LOG_FILE}: a daemon has no terminal; name a file")
-    if _twistd(options) is not None and not _is_daemon(options):
-        files.append(sys.stdout)
-    return make_observer(files, options["log-lines"], reactor.seconds)
+    has_terminal = _twistd(options) is not None and not _is_daemon(options)
+    return make_observer(
+        files, options["log-lines"], reactor.seconds, sys.stdout if has_terminal else None
+    )
 
 
 def _check_twistd(options: Options) -> None:

@@ -96,9 +96,12 @@ def is_listening(port: int) -> bool:
 
 
 class Server:
-    """A server in the foreground, `command`, and what it shows on its terminal."""
+    """A server in the foreground, `command`, and what it shows on its terminal.
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    With `output`, a file's number, it shows it there.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, output: int | None = None) -> None:
         self.folder = folder
         self.command = command
         self._terminal = folder.parent / "terminal"
@@ -108,7 +111,7 @@ class Server:
                 command,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=terminal,
+                stdout=terminal if output is None else output,
                 stderr=subprocess.STDOUT,
                 umask=0,
             )
@@ -158,10 +161,12 @@ class ProcessTestCase(SynchronousTestCase):
         folder.mkdir(parents=True)
         return folder
 
-    def start(self, *options: str, command: Sequence[str] | None = None) -> Server:
+    def start(
+        self, *options: str, command: Sequence[str] | None = None, output: int | None = None
+    ) -> Server:
         """Start a server with `options`, in the foreground and in an empty folder."""
-        command = command or [*script("twistd"), "-n"]
-        server = Server([*command, "asyncchat", "--port", "0", *CHEAP, *options], self.folder())
+        command = [*(command or [*script("twistd"), "-n"]), "asyncchat", "--port", "0", *CHEAP]
+        server = Server([*command, *options], self.folder(), output)
         self.addCleanup(server.kill)
         return server
 

@@ -168,14 +168,17 @@ class AccountTests(AdminCase):
             "\udcff": "the name is not UTF-8",
         }.items():
             self.assert_refused(rule, "adduser", name, stdin=PASSWORD)
-        self.assertEqual([], os.listdir("."))
-        self.add()
-        for password, rule in {
+        passwords = {
             b"": "the password is empty",
             b"\n": "the password is empty",
             b"1234567\n": "a password has at least 8 bytes",
             b"p" * 1025: "a password has at most 1024 bytes",
-        }.items():
+        }
+        for password, rule in passwords.items():
+            self.assert_refused(rule, "adduser", "bob", stdin=password)
+        self.assertEqual([], os.listdir("."))
+        self.add()
+        for password, rule in passwords.items():
             self.assert_refused(rule, "adduser", "bob", stdin=password)
             self.assert_refused(rule, "passwd", "alice", stdin=password)
         self.assert_done("adduser", "bob", "--min-password-length=1", *CHEAP, stdin=b"1")
@@ -323,7 +326,15 @@ class PromptTests(AdminCase):
             (1, "", "asyncchat-admin: the two passwords differ; nothing was done\n"),
             self.ask("correct horse", "correct house"),
         )
-        self.assertEqual("", self.assert_done("listusers"))
+        self.assertEqual([], os.listdir("."))
+
+    def test_no_place(self) -> None:
+        """Nobody types a password for a database that can't be made."""
+        status, _, errors = self.run_admin(
+            "adduser", "alice", "--database=sqlite:///no/x.db", typed=iter([])
+        )
+        self.assertEqual(1, status)
+        self.assertIn("there is no folder", errors)
 
     def test_too_short(self) -> None:
         """A password that breaks a rule is not asked for again."""
@@ -435,6 +446,17 @@ class CheckTests(AdminCase):
         )
         Path("chat.toml").write_text("port = x", "utf-8")
         self.assertIn("chat.toml, line 1", self.wrong("configuration", "--config=chat.toml"))
+
+    def test_places(self) -> None:
+        """What is wrong with a file that the configuration names is told with the line there."""
+        Path("chat.toml").write_text(
+            "database = 'sqlite:///no/x.db'\ncertificate = 'chat.toml'\nprivate-key = 'chat.toml'\n"
+            "log-file = 'chat.toml/log'\n",
+            "utf-8",
+        )
+        _, told = self.check("--config=chat.toml")
+        for subject, line in {"database": 1, "certificate": 2, "log file": 4}.items():
+            self.assertTrue(told[subject].startswith(f"WRONG: chat.toml, line {line}: "), told)
 
     def test_command_line(self) -> None:
         """A mistake on the command line is one: nothing is looked at."""
@@ -579,6 +601,16 @@ class CheckTests(AdminCase):
         for path in ("-", os.devnull):
             self.assertEqual(0, self.check(f"--log-file={path}")[0])
         self.assertEqual({"file", "folder"}, {*os.listdir(".")})
+
+    def test_shared_file(self) -> None:
+        """A log that would be written into the database is told."""
+        status, told = self.check("--log-file=users.db")
+        self.assertEqual(1, status)
+        for subject, text in {
+            "log file": "--log-file: users.db is the file of --database too",
+            "database": "users.db is the file of --log-file too",
+        }.items():
+            self.assertIn(text, told[subject])
 
     def test_not_writable(self) -> None:
         """Folders that the server could not write to are told, each where it is needed."""

@@ -561,6 +561,24 @@ class LoadTests(Case):
         os.mkdir(self.key)
         self.assert_refused(self.key, "cannot be read")
 
+    def test_pipe(self) -> None:
+        """A pipe in a file's place, or a link to one, is told; nobody waits for its writer."""
+        if not hasattr(os, "mkfifo"):
+            raise SkipTest("there are no named pipes here")
+        self.write_pair(ec_key())
+        good = self.certificate
+        pipe, link = os.path.abspath(self.path("pipe")), self.path("link")
+        os.mkfifo(pipe)
+        os.symlink(pipe, link)
+        self.assert_refused(pipe, "is a pipe or a device", dh_params=pipe)
+        self.assert_plain(
+            lambda: load(good, self.key, None, NOW, client_ca_path=pipe), pipe, "is a pipe"
+        )
+        self.assert_plain(lambda: load(good, os.devnull, None, NOW), os.devnull, "or a device")
+        for path in (pipe, link):
+            self.certificate = path
+            self.assert_refused(path, "is a pipe or a device")
+
     def test_no_certificate(self) -> None:
         """A file without a certificate, or with a damaged one, is told."""
         key = ec_key()

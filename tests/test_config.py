@@ -164,7 +164,11 @@ class ReadTests(ConfigCase):
         for path, reason in {"no.toml": "No such file or directory", ".": "Is a directory"}.items():
             error = self.assertRaises(ConfigError, read, path, NAMES)
             if os.name == "posix":
-                self.assertEqual(f"{path}: --config: cannot be read: {reason}", str(error))
+                self.assertEqual(
+                    f"{path}: --config: cannot be read: {reason}; name a file that the server's"
+                    " user can read",
+                    str(error),
+                )
             self.assertIsNone(error.line)
 
     def test_ignored_lines(self) -> None:
@@ -226,6 +230,10 @@ class OptionsTests(ConfigCase):
         for text, told in {
             "port = 70000": "--port 70000: a port number is at most 65535",
             "port = 0\ndatabase = 'sqlite://'": "--database: accounts in memory would be gone",
+            "port = 0\ndatabase = 'sqlite:///no/x.db'": "there is no folder ",
+            "private-key = 'chat.toml'\ncertificate = 'chat.toml'": (
+                f"{os.path.abspath('chat.toml')}: holds no certificate"
+            ),
         }.items():
             line = text.count("\n") + 1
             self.assertIn(f"asyncchat: chat.toml, line {line}: {told}", self.refusal(text))

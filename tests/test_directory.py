@@ -3,10 +3,18 @@
 They go by docs/protocol.md; `tests.scripts` says how a script is read.
 """
 
+import gc
+import weakref
+from unittest.mock import Mock
+
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from chatserver.addresses import Address
+from chatserver.directory import LocalDirectory
 from chatserver.limits import MAX_RECEIVED_INVITATIONS
-from chatserver.packets import Command, Packet
+from chatserver.packets import Command, ErrorCode, Packet
+from chatserver.rates import parse_rate
 from tests.memory import MemoryServer
 from tests.scripts import Stage
 
@@ -725,3 +733,23 @@ class ChatTests(ScriptCase):
             alice <- Error NOINVITE
             60 s pass
         """)
+
+
+class RateTests(TestCase):
+    """The rate of invitations."""
+
+    def test_connections(self) -> None:
+        """Each connection has its own, and one that is gone is not kept for it."""
+        directory = LocalDirectory(Clock(), invitations=parse_rate("1/day"))
+        address = Address("127.0.0.1:1", "127.0.0.1")
+        for _ in range(2):
+            conversation = Mock()
+            directory.enter(b"alice", conversation, address)
+            for answer in (ErrorCode.NOT_ONLINE, ErrorCode.SLOW_DOWN):
+                directory.invite(b"alice", b"bob", Command.CHAT_REQUEST)
+                conversation.refused.assert_called_with(Command.CHAT_REQUEST, answer)
+            gone = weakref.ref(conversation)
+            del conversation
+            directory.depart(b"alice")
+            gc.collect()
+            self.assertIsNone(gone())

@@ -454,6 +454,105 @@ class FullDiskTests(SynchronousTestCase):
         self.assertIn(f"Missing here: {800 - len(numbers)} lines", Path(path).read_text())
 
 
+class OutputTests(SynchronousTestCase):
+    """The standard output, which a thread writes to."""
+
+    if sys.platform == "win32":
+        skip = "a pipe's length is known elsewhere only"
+
+    def setUp(self) -> None:
+        """Make a pipe that takes little, and an observer that writes to it."""
+        self.read_end, write_end = os.pipe()
+        self.addCleanup(lambda: self.read_end is None or os.close(self.read_end))
+        self.output = open(write_end, "w", encoding="latin-1")  # noqa: SIM115
+        self.addCleanup(self.output.close)
+        self.good = io.StringIO()
+        self.observe = make_observer([self.good], output=self.output)
+
+    def lines(self, last: str) -> list[str]:
+        """Return what comes out of the pipe, up to the line that says `last`, after its times."""
+        data = b""
+        while not data.endswith(f"{last}\n".encode()):
+            data += os.read(self.read_end, 1 << 16)
+        return [line.partition("] ")[2] for line in data.decode("latin-1").splitlines()]
+
+    def test_narrow_encoding(self) -> None:
+        """Its encoding is kept, and it need not be buffered."""
+        self.observe(event("ü 世"))
+        self.observe(event("end"))
+        self.assertEqual(self.lines("end"), ["[INFO] ü \\u4e16", "[INFO] end"])
+        raw = open(os.dup(self.output.fileno()), "wb", buffering=0)  # noqa: SIM115
+        with io.TextIOWrapper(raw, "latin-1", write_through=True) as unbuffered:
+            make_observer([], output=unbuffered)(event("raw"))
+            self.assertEqual(self.lines("raw"), ["[INFO] raw"])
+
+    def test_nobody_reads(self) -> None:
+        """A pipe that nobody reads keeps nobody who logs; who reads it again is told what is
+        missing, once the queue has run empty.
+        """
+        self.patch(log_module, "MAX_QUEUED_LINES", 100)
+        long = "x" * 10_000
+        for number in range(1000):
+            self.observe(event(f"{long} {number}"))
+        self.assertEqual(self.good.getvalue().count(long), 1000)
+        (told,) = [each for each in self.good.getvalue().splitlines() if long not in each]
+        self.assertRegex(
+            told, r"\[ERR\] A log cannot be written: whoever reads the standard output"
+        )
+
+        def next_line() -> str:
+            line = os.read(self.read_end, 1)
+            while not line.endswith(b"\n"):
+                line += os.read(self.read_end, 1)
+            return line.decode("latin-1")
+
+        kept = 0
+        while not self.observe._writers[1]._queue.empty():
+            self.assertTrue(next_line().endswith(f"x {kept}\n"))
+            kept += 1
+        self.observe(event("end"))
+        *rest, missing, last = self.lines("end")
+        kept += len(rest)
+        self.assertLess(kept, 200)
+        # With what was told of it there were 1001 lines.
+        self.assertEqual(
+            missing,
+            f"[WARNING] Missing here: {1001 - kept} lines, which could not be written: "
+            "whoever reads the standard output does not keep up",
+        )
+        self.assertEqual(last, "[INFO] end")
+
+    def test_end(self) -> None:
+        """At the end what is queued is waited for, and what is logged still later too."""
+        for number in range(50):
+            self.observe(event(str(number)))
+        self.observe.flush(is_end=True)
+        self.observe(event("end"))
+        os.set_blocking(self.read_end, False)
+        self.assertEqual(len(self.lines("end")), 51)
+
+    def test_end_without_reader(self) -> None:
+        """The end waits no longer than it is given, however much is logged then."""
+        self.patch(log_module, "OUTPUT_DRAIN_TIMEOUT", 0.05)
+        self.observe(event("x" * 1_000_000))
+        start = time.monotonic()
+        self.observe.flush(is_end=True)
+        self.assertGreaterEqual(time.monotonic() - start, 0.05)
+        self.patch(log_module, "OUTPUT_DRAIN_TIMEOUT", 1000.0)
+        self.observe(event("2"))
+        self.observe.flush(is_end=True)
+        self.assertIn("2\n", self.good.getvalue())
+
+    def test_closed(self) -> None:
+        """A pipe whose reader is gone is told once in the other log."""
+        os.close(self.read_end)
+        self.read_end = None
+        for _ in range(3):
+            self.observe(event("x"))
+            self.observe.flush(is_end=True)
+        self.assertEqual(self.good.getvalue().count("A log cannot be written: Broken pipe"), 1)
+
+
 class FileTests(SynchronousTestCase):
     """The log file, its modes and its rotation."""
 

@@ -58,7 +58,8 @@ class ForegroundTests(ProcessTestCase):
         port = server.wait_for_port(lambda: server.terminal)
         with Client(port) as client:
             self.assertEqual(OK, client.ask(Command.REGISTER, b"alice:correct horse"))
-            self.assertEqual([client.fingerprint], FINGERPRINT.findall(server.terminal))
+            told = until(lambda: FINGERPRINT.findall(server.terminal), "the fingerprint")
+            self.assertEqual([client.fingerprint], told)
             self.assertEqual([client.fingerprint], FINGERPRINT.findall(server.log))
         names = {path.name for path in server.folder.iterdir()}
         self.assertEqual(
@@ -87,6 +88,29 @@ class ForegroundTests(ProcessTestCase):
         self.assertLog(server.log)
         for event in ("listens on", "Handshake done", "Registered", "Server Shut Down"):
             self.assertEqual(1, server.log.count(event), event)
+
+    def test_output_that_nobody_reads(self) -> None:
+        """With a pipe for its output that takes nothing any more it serves on, logs to its file,
+        and ends at SIGTERM.
+        """
+        read_end, write_end = os.pipe()
+        self.addCleanup(os.close, read_end)
+        os.set_blocking(write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write_end, bytes(4096))
+        os.set_blocking(write_end, True)
+        server = self.start(output=write_end)
+        os.close(write_end)
+        port = server.wait_for_port(lambda: server.log)
+        alice, bob = self.chat(port)
+        self.assertEqual(OK, alice.ask(Command.MESSAGE, b"hello"))
+        self.assertEqual(Packet(Command.MESSAGE, b"alice: hello"), bob.receive())
+        alice.close()
+        bob.close()
+        self.assertEqual(-signal.SIGTERM, server.terminate())
+        self.assertIn("Server Shut Down.", server.log)
+        self.assertLog(server.log)
 
     def test_no_log_file(self) -> None:
         """With ``--log-file -`` there is no log but the terminal."""

@@ -16,6 +16,7 @@ class ParseTests(TestCase):
             ("1/second", 1, 1),
             ("5 per 2 hours", 5, 7200),
             (" 3/day ", 3, 86400),
+            ("1000000 per 30 years", 1_000_000, 933_120_000),
         ):
             self.assertEqual(parse_rate(text), Rate(amount, seconds, text.strip()))
             self.assertEqual(str(parse_rate(text)), text.strip())
@@ -23,7 +24,11 @@ class ParseTests(TestCase):
 
     def test_mistakes(self) -> None:
         """What is no rate, or two, or one of nothing, is refused with what it was."""
-        for text in ("", "10", "often", "10/fortnight", "1/minute;5/hour", "-1/hour", "0/minute"):
+        for text in (
+            *("", "10", "often", "10/fortnight", "1/minute;5/hour", "-1/hour", "0/minute"),
+            *(f"10 per {'9' * digits} hours" for digits in (9, 300, 5000)),
+            *(f"{'9' * digits}/minute" for digits in (7, 300, 5000)),
+        ):
             error = self.assertRaises(ValueError, parse_rate, text)
             self.assertIn(repr(text), str(error))
 

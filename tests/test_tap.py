@@ -109,6 +109,21 @@ class OptionTests(TapCase):
             self.assertIn(os.path.abspath("file"), self.refusal(f"--{option}"))
         self.assertIn(os.path.abspath("no"), self.refusal("--database=sqlite:///no/users.db"))
 
+    def test_shared_files(self) -> None:
+        """A file that is written to is that of no other option, by whatever name."""
+        os.mkdir("here")
+        os.symlink(os.path.abspath("here"), "there")
+        for arguments, told in (
+            (("--log-file=users.db",), "--log-file: users.db is the file of --database too"),
+            (("--database=sqlite:///logs/server.log",), "is the file of --database too"),
+            (("--log-file=certs/server.key",), "is the file of --private-key too"),
+            (("--log-file=here/x", "--certificate=there/x"), "is the file of --certificate too"),
+            (("--log-file=x", "--dh-params=./x"), "is the file of --dh-params too"),
+            (("--log-file=-", "--database=sqlite:///x", "--client-ca=x"), "of --client-ca too"),
+        ):
+            self.assertIn(told, self.refusal(*arguments))
+        self.assertEqual(sorted(os.listdir()), ["here", "there"])
+
     def test_databases(self) -> None:
         """A database URL that is none, or whose options the driver refuses, is told as such."""
         for url in (
