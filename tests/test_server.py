@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
+from chatserver import protocol
 from chatserver.limits import MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
@@ -357,6 +358,11 @@ class LimitTests(ServerCase):
         "--invitations=4/minute",
         "--connections-per-address=3",
     )
+
+    def setUp(self) -> None:
+        # How long it lasts is for a Clock to tell, in test_protocol.
+        self.patch(protocol, "SLOWDOWN_PAUSE", 0.1)
+        super().setUp()
 
     @in_thread
     def test_registrations(self: Any) -> None:
