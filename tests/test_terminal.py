@@ -74,6 +74,7 @@ class TerminalTestCase(ProcessTestCase):
         self.assertEqual(Packet(Command.ACK, b"SENT"), partner.ask(Command.CHAT_REQUEST, b"bob"))
         terminal.wait_for(f"{name.decode()} invites you")
         terminal.type("/accept\n")
+        terminal.wait_for(f"You are in a chat with {name.decode()}")
         self.assertEqual(Packet(Command.CHAT_ACCEPT, b"bob"), partner.receive())
         return partner
 
@@ -147,6 +148,7 @@ class ChatTests(TerminalTestCase):
         shown = re.findall(r"alex: message (\d+)", bob.text)
         self.assertEqual([str(number) for number in range(30)], shown)
         bob.type("tence\n")
+        bob.wait_for("bob: half a sentence")
         self.assertEqual(Packet(Command.MESSAGE, b"bob: half a sentence"), alex.receive())
         bob.wait_until(lambda: "0 unread" in bob.last_line, "0 unread")
 
@@ -198,14 +200,19 @@ class ChatTests(TerminalTestCase):
         self.use(self.share())
         bob = self.enter("bob")
         sila = self.partner_of(bob, b"sila")
-        bob.wait_for("You are in a chat with sila")
-        for pasted in ("// comment\nint main() {}", "/quit\nis what it says"):
+        for pasted, shown in (
+            ("// comment\nint main() {}", r"bob: // comment\n +int main"),
+            ("/quit\nis what it says", r"bob: /quit\n +is what"),
+        ):
             bob.paste(pasted)
             bob.type("\n")
+            bob.wait_for(shown)
             self.assertEqual(Packet(Command.MESSAGE, f"bob: {pasted}".encode()), sila.receive())
         bob.type("//etc\n")
+        bob.wait_for("bob: /etc")
         self.assertEqual(Packet(Command.MESSAGE, b"bob: /etc"), sila.receive())
         bob.type("\x1b[31mred\n")
+        bob.wait_for("bob: .*red")
         said = sila.receive()
         assert said is not None
         self.assertRegex(said.body, rb"bob: .*red")
@@ -231,6 +238,7 @@ class ChatTests(TerminalTestCase):
         bob.wait_for("(?s)a message that is.*longer.*thirty.*columns")
         bob.resize(100, 30)
         bob.type("seen\n")
+        bob.wait_for("bob: seen")
         self.assertEqual(Packet(Command.MESSAGE, b"bob: seen"), rhea.receive())
 
     def test_no_color(self) -> None:
