@@ -412,8 +412,14 @@ class MistakeTests(ProcessTestCase):
         for mistake, folder in zip(mistakes, folders, strict=True):
             self.addCleanup(kill_daemon, folder)
             mistake.prepare(folder)
-            mode = [] if daemon else ["-n"]
-            options = [*mode, "asyncchat", "--port", "0", *CHEAP, *mistake.options]
+            options = [
+                *([] if daemon else ["-n"]),
+                "asyncchat",
+                "--port",
+                "0",
+                *CHEAP,
+                *mistake.options,
+            ]
             starts.append((str(folder), options))
         ended = [self.run_one(*starts[0])] if len(starts) == 1 else self.run_all(starts)
         for mistake, folder, done in zip(mistakes, folders, ended, strict=True):
