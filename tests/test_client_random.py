@@ -883,7 +883,7 @@ class RandomTests(SynchronousTestCase):
         the one whom it was meant for, handlers hear of chats in order, and in the end the clients
         know what the server knows.
         """
-        settings(SETTINGS, max_examples=35)(given(**SERVER_GAMES)(play_server))()
+        settings(SETTINGS, max_examples=20)(given(**SERVER_GAMES)(play_server))()
 
     def test_answers(self) -> None:
         """Whatever a server says within the protocol, each request gets its own answer, and news
@@ -891,7 +891,7 @@ class RandomTests(SynchronousTestCase):
         """
         play_script(LEAVING_LATE, False)
         play_script(STRAY_ANSWER, False)
-        settings(SETTINGS, max_examples=400)(given(**SCRIPTS)(play_script))()
+        settings(SETTINGS, max_examples=250)(given(**SCRIPTS)(play_script))()
 
 
 def main() -> None:

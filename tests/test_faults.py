@@ -197,7 +197,7 @@ class AnywhereTests(FaultCase):
 class GarbageTests(FaultCase):
     """What is no TLS, and what is no packet."""
 
-    OPTIONS = ("--login-timeout=1",)
+    OPTIONS = ("--login-timeout=0.5",)
 
     @in_thread
     def test_no_tls(self: Any) -> None:
@@ -300,7 +300,7 @@ class BehindStallTests(StalledCase):
 class CutOffTests(StalledCase):
     """With a stall time-out that a test can wait for."""
 
-    OPTIONS = ("--stall-timeout=1",)
+    OPTIONS = ("--stall-timeout=0.5",)
 
     @in_thread
     def test_reset(self: Any) -> None:

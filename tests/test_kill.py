@@ -16,7 +16,7 @@ from tests.processes import CHEAP, NO_RATES, OK, ProcessTestCase, Server, script
 class KillTests(ProcessTestCase):
     """A server that is killed, whatever it is at."""
 
-    rounds = 2
+    rounds = 1
 
     def test_kill(self) -> None:
         """After the restart every name that was acknowledged is there, with its password."""

@@ -180,17 +180,22 @@ class PipeTests(ProcessTestCase):
     def test_closed_streams(self) -> None:
         """It works, or ends in a sentence, also where standard streams are closed."""
         command = " ".join([*client_command(), "--trust-file", self.certificate])
-        for streams in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
-            process = subprocess.run(
-                ["sh", "-c", f"{command} --register --to nobody {self.address('cleo')} {streams}"],
+        started = []
+        for number, streams in enumerate(("<&-", ">&-", "2>&-", "<&- >&- 2>&-")):
+            address = self.address(f"cleo{number}")
+            process = subprocess.Popen(
+                ["sh", "-c", f"{command} --register --to nobody {address} {streams}"],
                 env=environment(self.base, ASYNCCHAT_PASSWORD=PASSWORD),
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
-                timeout=TIMEOUT,
-                check=False,
             )
-            self.assertEqual(NOT_ACCEPTED, process.returncode, process.stderr)
-            self.assertNotIn(b"Traceback", process.stderr)
+            self.addCleanup(process.kill)
+            started.append(process)
+        for process in started:
+            _, err = process.communicate(timeout=TIMEOUT)
+            self.assertEqual(NOT_ACCEPTED, process.returncode, err)
+            self.assertNotIn(b"Traceback", err)
 
     def test_nohup(self) -> None:
         """A signal that is ignored from the start stays ignored."""

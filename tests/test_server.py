@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
+from chatserver import protocol
 from chatserver.limits import MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
@@ -315,6 +316,7 @@ class NetworkTests(ServerCase):
     @in_thread
     def test_full_max_under_way(self: Any) -> None:
         """Past the end of the hashing queue a login hears SLOWDOWN at once, and may try again."""
+        self.patch(protocol, "SLOWDOWN_PAUSE", 0.1)
         gate = Gate(self)
         clients = {client._socket: client for client in (self.connect() for _ in range(129))}
         self.assertEqual(len(clients), MAX_LOGINS_UNDER_WAY + 1)
@@ -357,6 +359,11 @@ class LimitTests(ServerCase):
         "--invitations=4/minute",
         "--connections-per-address=3",
     )
+
+    def setUp(self) -> None:
+        # How long it lasts is for a Clock to tell, in test_protocol.
+        self.patch(protocol, "SLOWDOWN_PAUSE", 0.1)
+        super().setUp()
 
     @in_thread
     def test_registrations(self: Any) -> None:

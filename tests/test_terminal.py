@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
-from chatserver.packets import Command
+from chatserver.certificates import create_self_signed
+from chatserver.packets import Command, Packet
 from tests.blocking import Client
-from tests.processes import ProcessTestCase, Server
+from tests.processes import OK, ProcessTestCase, Server, until
 
 try:
     from tests.terminals import Terminal
@@ -61,6 +63,20 @@ class TerminalTestCase(ProcessTestCase):
         alice.wait_for("You are in a chat with bob")
         bob.wait_for("You are in a chat with alice")
         return alice, bob
+
+    def partner_of(self, terminal: Terminal, name: bytes) -> Client:
+        """Return a client that is in a chat with the user of `terminal`, bob, and has registered
+        as `name`, which must be a name of this test alone.
+        """
+        terminal.wait_for("You are bob")
+        partner = self.connect(self.port)
+        self.assertEqual(OK, partner.ask(Command.REGISTER, name + b":correct horse"))
+        self.assertEqual(Packet(Command.ACK, b"SENT"), partner.ask(Command.CHAT_REQUEST, b"bob"))
+        terminal.wait_for(f"{name.decode()} invites you")
+        terminal.type("/accept\n")
+        terminal.wait_for(f"You are in a chat with {name.decode()}")
+        self.assertEqual(Packet(Command.CHAT_ACCEPT, b"bob"), partner.receive())
+        return partner
 
 
 class ChatTests(TerminalTestCase):
@@ -121,17 +137,19 @@ class ChatTests(TerminalTestCase):
         unread until a key is pressed.
         """
         self.use(self.share())
-        alice, bob = self.chat()
+        bob = self.enter("bob")
+        alex = self.partner_of(bob, b"alex")
         bob.type("half a sen")
         bob.wait_for("> half a sen")
         for number in range(30):
-            alice.type(f"message {number}\n")
+            self.assertEqual(OK, alex.ask(Command.MESSAGE, f"message {number}".encode()))
         bob.wait_for("message 29")
         bob.wait_until(lambda: "30 unread" in bob.last_line, "30 unread")
-        shown = re.findall(r"alice: message (\d+)", bob.text)
+        shown = re.findall(r"alex: message (\d+)", bob.text)
         self.assertEqual([str(number) for number in range(30)], shown)
         bob.type("tence\n")
-        alice.wait_for("bob: half a sentence")
+        bob.wait_for("bob: half a sentence")
+        self.assertEqual(Packet(Command.MESSAGE, b"bob: half a sentence"), alex.receive())
         bob.wait_until(lambda: "0 unread" in bob.last_line, "0 unread")
 
     def test_paste(self) -> None:
@@ -156,54 +174,48 @@ class ChatTests(TerminalTestCase):
 
     def test_escape_sequences(self) -> None:
         """What a peer sends can't drive the terminal: control characters show as escapes, bytes
-        that are not UTF-8 too.
+        that are not UTF-8 too. Nor can it be made to look like a line of somebody else: where it
+        is folded it is indented.
         """
         self.use(self.share())
         bob = self.enter("bob")
-        bob.wait_for("You are bob")
-        with Client(self.port) as mallory:
-            mallory.ask(Command.REGISTER, b"mallory:correct horse")
-            mallory.ask(Command.CHAT_REQUEST, b"bob")
-            bob.wait_for("mallory invites you")
-            bob.type("/accept\n")
-            mallory.receive()
-            evil = "\x1b[2J\x1b]0;owned\a\x9b31m\x08\u202egnp.exe\r".encode() + b"\xff\xfe fin"
-            mallory.ask(Command.MESSAGE, evil)
-            bob.wait_for("fin")
-            self.assertIn(
-                r"mallory: \x1b[2J\x1b]0;owned\x07\x9b31m\x08\u202egnp.exe\r\xff\xfe fin",
-                bob.text.replace("\n", ""),
-            )
-            for sequence in (b"\x1b]0;owned", "\u202e".encode(), "\x9b".encode()):
-                self.assertNotIn(sequence, bob.output)
-
-    def test_forged_line(self) -> None:
-        """What a peer says can't be made to look like a line of somebody else: where it is folded
-        it is indented.
-        """
-        self.use(self.share())
-        alice, bob = self.chat()
-        alice.type("ok" + " " * 70 + "12:00 bob: I owe you 100\n")
+        mallory = self.partner_of(bob, b"mallory")
+        evil = "\x1b[2J\x1b]0;owned\a\x9b31m\x08\u202egnp.exe\r".encode() + b"\xff\xfe fin"
+        mallory.ask(Command.MESSAGE, evil)
+        bob.wait_for("fin")
+        self.assertIn(
+            r"mallory: \x1b[2J\x1b]0;owned\x07\x9b31m\x08\u202egnp.exe\r\xff\xfe fin",
+            bob.text.replace("\n", ""),
+        )
+        for sequence in (b"\x1b]0;owned", "\u202e".encode(), "\x9b".encode()):
+            self.assertNotIn(sequence, bob.output)
+        mallory.ask(Command.MESSAGE, b"ok" + b" " * 70 + b"12:00 bob: I owe you 100")
         bob.wait_for("I owe you 100")
-        self.assertRegex(bob.text, r"alice: ok\n {6}12:00 bob: I owe you 100")
+        self.assertRegex(bob.text, r"mallory: ok\n {6}12:00 bob: I owe you 100")
 
     def test_slashes(self) -> None:
         """What is pasted is said as it is, slashes and all; two slashes typed say one. An escape
         sequence that is typed harms nothing.
         """
         self.use(self.share())
-        alice, bob = self.chat()
+        bob = self.enter("bob")
+        sila = self.partner_of(bob, b"sila")
         for pasted, shown in (
-            ("// comment\nint main() {}", r"alice: // comment\n +int main"),
-            ("/quit\nis what it says", r"alice: /quit\n +is what"),
+            ("// comment\nint main() {}", r"bob: // comment\n +int main"),
+            ("/quit\nis what it says", r"bob: /quit\n +is what"),
         ):
-            alice.paste(pasted)
-            alice.type("\n")
+            bob.paste(pasted)
+            bob.type("\n")
             bob.wait_for(shown)
-        alice.type("//etc\n")
-        bob.wait_for("alice: /etc")
-        alice.type("\x1b[31mred\n")
-        bob.wait_for("alice: .*red")
+            self.assertEqual(Packet(Command.MESSAGE, f"bob: {pasted}".encode()), sila.receive())
+        bob.type("//etc\n")
+        bob.wait_for("bob: /etc")
+        self.assertEqual(Packet(Command.MESSAGE, b"bob: /etc"), sila.receive())
+        bob.type("\x1b[31mred\n")
+        bob.wait_for("bob: .*red")
+        said = sila.receive()
+        assert said is not None
+        self.assertRegex(said.body, rb"bob: .*red")
 
     def test_peer_is_killed(self) -> None:
         """A partner whose program is killed has left, and one can go on with others."""
@@ -219,13 +231,15 @@ class ChatTests(TerminalTestCase):
     def test_resize(self) -> None:
         """In a window that becomes narrow and wide again all still works."""
         self.use(self.share())
-        alice, bob = self.chat()
+        bob = self.enter("bob")
+        rhea = self.partner_of(bob, b"rhea")
         bob.resize(30, 10)
-        alice.type("a message that is longer than thirty columns\n")
+        rhea.ask(Command.MESSAGE, b"a message that is longer than thirty columns")
         bob.wait_for("(?s)a message that is.*longer.*thirty.*columns")
         bob.resize(100, 30)
         bob.type("seen\n")
-        alice.wait_for("bob: seen")
+        bob.wait_for("bob: seen")
+        self.assertEqual(Packet(Command.MESSAGE, b"bob: seen"), rhea.receive())
 
     def test_no_color(self) -> None:
         """With NO_COLOR nothing has a colour; without it names have one."""
@@ -402,12 +416,12 @@ class EndTests(TerminalTestCase):
         terminal.wait_for("Password for alice")
         terminal.type("\x04")
         self.assertEqual(130, terminal.wait_for_end())
-        server.kill()
-        for path in (server.folder / "certs").iterdir():
-            path.unlink()
-        again = Server([*server.command[:-2], "--port", str(self.port)], server.folder)
-        self.addCleanup(again.kill)
-        again.wait_for_port(lambda: again.terminal)
+        files = server.folder / "certs"
+        create_self_signed(str(files / "new.crt"), str(files / "new.key"), datetime.now(UTC))
+        for kind in ("crt", "key"):
+            (files / f"new.{kind}").replace(files / f"server.{kind}")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "Certificate reloaded" in server.log, "the new certificate")
         terminal = self.open("alice")
         self.assertEqual(1, terminal.wait_for_end())
         text = re.sub(r"\s+", "", terminal.text)
