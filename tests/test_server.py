@@ -316,7 +316,7 @@ class NetworkTests(ServerCase):
     @in_thread
     def test_full_max_under_way(self: Any) -> None:
         """Past the end of the hashing queue a login hears SLOWDOWN at once, and may try again."""
-        self.patch(protocol, "SLOWDOWN_PAUSE", 0.1)
+        self.patch(protocol, "SLOWDOWN_PAUSE", (0.1, 0.1))
         gate = Gate(self)
         clients = {client._socket: client for client in (self.connect() for _ in range(129))}
         self.assertEqual(len(clients), MAX_LOGINS_UNDER_WAY + 1)
@@ -362,7 +362,7 @@ class LimitTests(ServerCase):
 
     def setUp(self) -> None:
         # How long it lasts is for a Clock to tell, in test_protocol.
-        self.patch(protocol, "SLOWDOWN_PAUSE", 0.1)
+        self.patch(protocol, "SLOWDOWN_PAUSE", (0.1, 0.1))
         super().setUp()
 
     @in_thread
