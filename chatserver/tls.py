@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from chatserver.certificates import describe_subject
 from chatserver.limits import RECORDS_PER_TURN
 from chatserver.records import RecordBuffer
+from chatserver.turns import PendingCall, TurnQueue
 from chatserver.writing import WriteBatch
 
 _VERIFICATION_ERRORS = {
@@ -49,8 +50,9 @@ class TLSTransport(BufferingTLSTransport):
 
     factory: TLSFactory
     _refusal: str | None = None
-    _next_feed: IDelayedCall | None = None
+    _next_feed: IDelayedCall | PendingCall | None = None
     _allowance: int | None = None
+    _has_begun = False
     _is_paused = False
     _is_reading = True
 
@@ -63,10 +65,15 @@ class TLSTransport(BufferingTLSTransport):
             tls.set_verify(tls.get_verify_mode(), self._note_refusal)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from the network, `RECORDS_PER_TURN` in each turn."""
+        """Take what came from the network, `RECORDS_PER_TURN` in each turn.
+
+        Of all handshakes one goes on in each turn: that takes about a millisecond.
+        """
         if self._allowance is not None:
             self._allowance -= len(data)
         self._records.feed(data)
+        if self._next_feed is None and not self._handshakeDone:
+            self._next_feed = self.factory.handshakes.call(self._feed)
         if self._next_feed is None:
             self._feed()
         else:
@@ -77,7 +84,8 @@ class TLSTransport(BufferingTLSTransport):
         if self._next_feed is not None:
             self._next_feed.cancel()
             self._next_feed = None
-            if not (self._aborted or self._lostTLSConnection):
+            # Nothing can stand behind a ClientHello that was not answered.
+            if self._has_begun and not (self._aborted or self._lostTLSConnection):
                 super().dataReceived(self._records.take_all())  # type: ignore[no-untyped-call]
         super().connectionLost(reason)
 
@@ -102,6 +110,7 @@ class TLSTransport(BufferingTLSTransport):
 
     def _feed(self) -> None:
         self._next_feed = None
+        self._has_begun = True
         if data := self._records.take(RECORDS_PER_TURN):
             self.factory.writes.run(super().dataReceived, data)
         if self.transport.disconnecting:  # type: ignore[union-attr]
@@ -165,6 +174,7 @@ class TLSFactory(TLSMemoryBIOFactory):
         self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
     ) -> None:
         self.clock = clock
+        self.handshakes = TurnQueue(clock)
         self.writes = WriteBatch(clock)
         super().__init__(creator, False, factory, cast(IReactorTime, self.writes))
 

@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
+from chatserver.turns import PendingCall
+
 
 class WriteThroughServer(Server):
     """A TCP connection that sends at once, and asks the reactor only about what is left."""
@@ -44,13 +46,13 @@ class WriteBatch:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._is_open = False
-        self._calls: list[_BatchedCall] = []
+        self._calls: list[PendingCall] = []
 
-    def callLater(self, seconds: float, call: Callable[[], object]) -> _BatchedCall | IDelayedCall:
+    def callLater(self, seconds: float, call: Callable[[], object]) -> PendingCall | IDelayedCall:
         """Call `call`, unless what this returns is cancelled before."""
         if not self._is_open:
             return self._clock.callLater(seconds, call)
-        batched = _BatchedCall(call)
+        batched = PendingCall(call)
         self._calls.append(batched)
         return batched
 
@@ -67,23 +69,6 @@ class WriteBatch:
             calls, self._calls = self._calls, []
             for each in calls:
                 try:
-                    each.call()
+                    each.make()
                 except Exception:  # It is one connection's, and the others' wait.
                     self._log.failure("Could not send")
-
-
-class _BatchedCall:
-    """A call that can be cancelled."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call = call
-
-    def cancel(self) -> None:
-        """Don't do it."""
-        self.call = _nothing
-
-
-def _nothing() -> None:
-    pass
