@@ -71,7 +71,7 @@ class MeasuredServer:
         except BaseException:
             shutil.rmtree(self._temporary)
             raise
-        self._process = psutil.Process(self._server.process.pid)
+        self.process = psutil.Process(self._server.process.pid)
 
     def __enter__(self) -> MeasuredServer:
         try:
@@ -88,18 +88,18 @@ class MeasuredServer:
     @property
     def cpu(self) -> float:
         """The seconds of processor time that it has used so far, in all its threads."""
-        times = self._process.cpu_times()
+        times = self.process.cpu_times()
         return float(times.user + times.system)
 
     @property
     def rss(self) -> float:
         """The memory that it has, in MB (of 10**6 bytes)."""
-        return float(self._process.memory_info().rss / 1e6)
+        return float(self.process.memory_info().rss / 1e6)
 
     @property
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
-        return int(self._process.num_fds())
+        return int(self.process.num_fds())
 
     @property
     def troubles(self) -> list[str]:
