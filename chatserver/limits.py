@@ -123,11 +123,12 @@ MAX_LOGINS_UNDER_WAY = 128
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
 
-HASHING_THREADS = (
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
-"""Threads that hash passwords: one for each core that the process may use, since a core is all
-that hashing needs."""
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+HASHING_THREADS = max(1, _CORES - 1)
+"""Threads that hash passwords: one for each core that the process may use, less that of the
+reactor, whose messages would wait for it. With two threads on two cores the p99 of their latency is
+twice as high under a flood of logins as with one (``python -m benchmarks flood``)."""
 
 HASHING_NICENESS = 19
 """How far the threads that hash stand back behind the reactor's, where threads have priorities of
