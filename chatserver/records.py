@@ -15,6 +15,8 @@ class RecordBuffer:
     def __init__(self) -> None:
         self._data = b""
         self._left = 0  # of a record whose beginning was handed out already
+        self.completed = 0
+        """How many records have ended in what was taken last."""
 
     def feed(self, data: bytes) -> None:
         """Add `data`, the next bytes of the stream."""
@@ -28,12 +30,16 @@ class RecordBuffer:
     def take(self, most: int) -> bytes:
         """Take `most` records at most. The last may not be there as a whole: the rest follows."""
         data, end = self._data, self._left
+        length = len(data)
+        self.completed = 1 if 0 < end <= length else 0
         for _ in range(most):
-            if end + HEADER_SIZE > len(data):
+            if end + HEADER_SIZE > length:
                 break
             end += HEADER_SIZE + int.from_bytes(data[end + 3 : end + HEADER_SIZE], "big")
-        if end >= len(data):
-            self._data, self._left = b"", end - len(data)
+            if end <= length:
+                self.completed += 1
+        if end >= length:
+            self._data, self._left = b"", end - length
             return data
         self._data, self._left = data[end:], 0
         return data[:end]
@@ -41,4 +47,5 @@ class RecordBuffer:
     def take_all(self) -> bytes:
         """Take all that waits."""
         data, self._data = self._data, b""
+        self.completed = 0  # That is not known.
         return data

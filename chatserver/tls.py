@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -85,8 +86,9 @@ class TLSTransport(BufferingTLSTransport):
             self._next_feed.cancel()
             self._next_feed = None
             # Nothing can stand behind a ClientHello that was not answered.
-            if self._has_begun and not (self._aborted or self._lostTLSConnection):
-                super().dataReceived(self._records.take_all())  # type: ignore[no-untyped-call]
+            is_of_use = self._has_begun and not (self._aborted or self._lostTLSConnection)
+            if is_of_use and (data := self._records.take_all()):
+                super().dataReceived(data)  # type: ignore[no-untyped-call]
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
@@ -130,6 +132,29 @@ class TLSTransport(BufferingTLSTransport):
             self._is_reading = is_reading
             producer = cast(IPushProducer, self.transport)
             (producer.resumeProducing if is_reading else producer.pauseProducing)()
+
+    def _flushReceiveBIO(self) -> None:
+        # Twisted asks OpenSSL for data until there is none, and then for an answer to what was no
+        # data: two exceptions for each read. As a rule each record holds data, and that was all.
+        if not (self._handshakeDone and self._receive(self._records.completed)):
+            super()._flushReceiveBIO()  # type: ignore[no-untyped-call]
+        self._records.completed = 0
+
+    def _receive(self, records: int) -> bool:
+        """Hand over the data of so many records. Return whether there was data in each."""
+        for _ in range(records):
+            if self._lostTLSConnection:
+                return False
+            try:
+                data = self._tlsConnection.recv(2**15)
+            except (SSL.WantReadError, SSL.ZeroReturnError):
+                return False  # Which Twisted meets again, and handles.
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
+                return False
+            if not self._aborted:
+                ProtocolWrapper.dataReceived(self, data)
+        return records > 0
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         # Twisted 26.10 looks for the arguments of OpenSSL's error, and a goodbye in the midst of

@@ -37,14 +37,19 @@ class RecordTests(SynchronousTestCase):
     def test_parts(self) -> None:
         """What there is of a record is taken; its rest, when it has come, counts no more."""
         one, two = record(300), record(300)
-        self.buffer.feed(one[:100])
-        self.assertEqual(self.take(1), one[:100])
-        self.assertFalse(self.buffer.has_record)
-        self.buffer.feed(one[100:200])
-        self.assertEqual(self.take(1), one[100:200])
-        self.buffer.feed(one[200:] + two + two)
-        self.assertEqual(self.take(1), one[200:] + two)
-        self.assertEqual(self.take(1), two)
+        for data, most, taken, completed in (
+            (one[:100], 1, one[:100], 0),
+            (one[100:200], 1, one[100:200], 0),
+            (one[200:] + two + two, 1, one[200:] + two, 2),
+            (b"", 1, two, 1),
+            (one[:-1], 3, one[:-1], 0),
+            (one[-1:], 3, one[-1:], 1),
+            (one + two[:9], 3, one + two[:9], 1),
+        ):
+            self.buffer.feed(data)
+            self.assertEqual(self.take(most), taken)
+            self.assertEqual(self.buffer.completed, completed)
+            self.assertEqual(self.buffer.has_record, most == 1 and len(data) > 600)
 
     def test_part_of_a_header(self) -> None:
         """A header is taken as a whole."""
