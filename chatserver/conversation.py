@@ -48,14 +48,6 @@ _DELIVERED = Packet(Command.ACK, AckCode.OK)
 _LOST = Packet(Command.ERROR, ErrorCode.LOST)
 
 
-@dataclass(eq=False)
-class Ticket:
-    """The place of `count` answers that are still to come, and will be the same."""
-
-    count: int
-    answer: Packet | None = None
-
-
 class Conversation(Protocol):
     """The inputs of the machine: all that can happen to the conversation of a connection."""
 
@@ -127,12 +119,6 @@ class Conversation(Protocol):
 
     def refused(self, command: Command, code: ErrorCode) -> None:
         """What `command` asked for was not done."""
-
-    def delivered(self, ticket: Ticket) -> None:
-        """The messages relayed with `ticket` were handed to the peer's connection."""
-
-    def undelivered(self, ticket: Ticket) -> None:
-        """The messages relayed with `ticket` can't be delivered any more."""
 
     # What others did.
 
@@ -236,7 +222,7 @@ class Directory(Protocol):
         """`name` declines the invitation of `other`, or withdraws: `granted` or `refused`."""
 
     def relay(self, name: bytes, texts: Sequence[bytes], ticket: Ticket) -> None:
-        """`name` says each of `texts` to its chat partner: `delivered` or `undelivered`."""
+        """`name` says each of `texts` to its chat partner: `Ticket.delivered` or `undelivered`."""
 
     def leave(self, name: bytes) -> None:
         """`name` leaves its chat."""
@@ -251,6 +237,31 @@ class Directory(Protocol):
         """The server goes down: forget everybody, and tell nobody."""
 
 
+class Ticket:
+    """The place of the answers to messages that are being relayed.
+
+    Whether they are delivered depends on no state, so this is no input of the machine.
+
+    :param answers: where they have their place
+    :param count: how many messages it is
+    """
+
+    __slots__ = ("_answers", "answer", "count")
+
+    def __init__(self, answers: Answers, count: int, answer: Packet | None = None) -> None:
+        self._answers = answers
+        self.count = count
+        self.answer = answer
+
+    def delivered(self) -> None:
+        """Each of the messages was handed to the peer's connection."""
+        self._answers.redeem(self, _DELIVERED)
+
+    def undelivered(self) -> None:
+        """The messages can't be delivered any more."""
+        self._answers.redeem(self, _LOST)
+
+
 class Answers:
     """Sends the answers to a client's packets in the order of the packets."""
 
@@ -262,13 +273,13 @@ class Answers:
     def now(self, packet: Packet) -> None:
         """Answer the newest packet."""
         if self._waiting:
-            self._waiting.append(Ticket(1, packet))
+            self._waiting.append(Ticket(self, 1, packet))
         else:
             self._wire.send(packet)
 
     def later(self, count: int) -> Ticket:
         """Return a ticket for the answers to the `count` newest packets, which `redeem` gives."""
-        ticket = Ticket(count)
+        ticket = Ticket(self, count)
         self._waiting.append(ticket)
         return ticket
 
@@ -332,7 +343,6 @@ class Core:
 _INPUTS: dict[int, Callable[[Conversation, bytes], None]] = {
     Command.REGISTER: lambda conversation, body: conversation.register(body),
     Command.LOGIN: lambda conversation, body: conversation.log_in(body),
-    Command.MESSAGE: lambda conversation, body: conversation.messages([body]),
     Command.ACK: lambda conversation, body: conversation.ack(body),
     Command.ERROR: lambda conversation, body: conversation.error(body),
     Command.FIND_PEER: lambda conversation, body: conversation.find_peer(body),
@@ -349,10 +359,9 @@ def packets_received(conversation: Conversation, packets: Sequence[Packet]) -> N
     :param packets: one, or Messages that came in a row
     """
     packet = packets[0]
-    give = _INPUTS.get(packet.command)
-    if len(packets) > 1:
+    if packet.command == Command.MESSAGE:
         conversation.messages([each.body for each in packets])
-    elif give is None:
+    elif (give := _INPUTS.get(packet.command)) is None:
         conversation.unknown(packet.body)
     else:
         give(conversation, packet.body)
@@ -531,16 +540,6 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
                 core.answer_error(ErrorCode.TOO_LONG)
             else:
                 core.directory.relay(core.name, [text], core.answers.later(1))
-
-    for state in (*online, closed):
-
-        @state.upon(Conversation.delivered).loop()
-        def answer_delivered(c: Conversation, core: Core, ticket: Ticket) -> None:
-            core.answers.redeem(ticket, _DELIVERED)
-
-        @state.upon(Conversation.undelivered).loop()
-        def answer_undelivered(c: Conversation, core: Core, ticket: Ticket) -> None:
-            core.answers.redeem(ticket, _LOST)
 
     @in_chat.upon(Conversation.messages_arrived).loop()
     def hear(c: Conversation, core: Core, sender: bytes, texts: Sequence[bytes]) -> None:

@@ -247,10 +247,10 @@ class LocalDirectory:
         """See `Directory`."""
         user = self._users[name]
         if user.partner is None:
-            user.conversation.undelivered(ticket)
+            ticket.undelivered()
         else:
             user.partner.conversation.messages_arrived(name, texts)
-            user.conversation.delivered(ticket)
+            ticket.delivered()
 
     def leave(self, name: bytes) -> None:
         """See `Directory`. The chat partner is told."""

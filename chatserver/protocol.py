@@ -171,7 +171,9 @@ class PacketReceiver(Protocol):
         """Hand over `PACKETS_PER_TURN` packets at most. Return whether that is all for now."""
         left = PACKETS_PER_TURN
         while left:
-            if self._holds or not (packets := self._decoder.next_packets(left)):
+            if self._holds or not self._decoder:
+                return True
+            if not (packets := self._decoder.next_packets(left)):
                 return True
             self.packetsReceived(packets)
             left -= len(packets)
