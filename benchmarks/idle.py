@@ -11,13 +11,10 @@ from benchmarks.chats import names as chat_names
 from benchmarks.crowd import idle, idle_names
 from benchmarks.load import Load
 from benchmarks.report import Report
-from benchmarks.server import CHEAP, MeasuredServer
+from benchmarks.server import CHEAP, SPARE_FILES, MeasuredServer
 from chatserver.descriptors import raise_file_limit
 
 HELP = "memory and processor time for thousands of idle connections"
-
-SPARE_FILES = 200
-"""Descriptors of the server that are not for idle connections."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,9 @@ LIMITS = (
 )
 """The options that keep one client, or one address, from making a load; 0 switches each off."""
 
+SPARE_FILES = 200
+"""Descriptors of the server that are not for a crowd of connections."""
+
 DEADLINES = ("handshake-timeout", "login-timeout")
 """The options that say how long a client may take to log in; 0 switches each off."""
 
