@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from benchmarks.load import Load
 from benchmarks.pairs import Outcome, Talk, talk
 from benchmarks.report import Report, percentile
-from benchmarks.systems import SYSTEMS, Bare, System
+from benchmarks.peers import PEERS
+from benchmarks.systems import Bare, Ours, System
 
 HELP = "what a message costs, beside a bare relay and other servers"
+
+SYSTEMS: dict[str, type[System]] = {each.name: each for each in (Bare, Ours, *PEERS)}
+"""In the order in which they take turns. The floor comes first: others are compared with it."""
 
 MODES = {"lockstep": 1, "pipelined": 16}
 """Messages that each sender has under way: lockstep, it waits for the delivery of each."""
@@ -46,8 +50,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """Measure."""
     chosen = []
     for name in options.systems:
+        longest = SYSTEMS[name].dialect.longest
         if (why := SYSTEMS[name].missing()) is not None:
             report.note(f"Left out: {name}, {why}")
+        elif longest is not None and options.size > longest:
+            report.note(f"Left out: {name}, whose messages have {longest} bytes at most")
         else:
             chosen.append(SYSTEMS[name])
     for mode in options.modes:

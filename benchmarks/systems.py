@@ -45,8 +45,8 @@ class System(ABC):
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    @staticmethod
-    def missing() -> str | None:
+    @classmethod
+    def missing(cls) -> str | None:
         """Return why it can't be measured here, or None if it can."""
         return None
 
@@ -111,10 +111,6 @@ class Bare(System):
     def processes(self) -> list[psutil.Process]:
         """See `System`."""
         return [self._process]
-
-
-SYSTEMS: dict[str, type[System]] = {each.name: each for each in (Bare, Ours)}
-"""In the order in which they take turns. The floor comes first: others are compared with it."""
 
 
 def pin(pid: int, *, first: bool) -> None:
