@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.client import LOCALHOST, PASSWORD, LoadClient
-from benchmarks.dialects import Counter, Dialect
+from benchmarks.dialects import Counter, Dialect, LostError
 from benchmarks.systems import System
 from chatserver.certificates import create_self_signed
 
@@ -58,7 +58,7 @@ class MarkedCounter(Counter):
         *whole, self._rest = (self._rest + data).split(self._end)
         for delivery in whole:
             if self._texts[self._next] not in delivery:
-                raise AssertionError(f"{delivery!r} is not the message that is due")
+                raise LostError(f"{delivery!r} is not the message that is due")
             self._next = (self._next + 1) % len(self._texts)
         return len(whole)
 

@@ -44,6 +44,7 @@ class _Measured:
     rate: list[float] = field(default_factory=list)  # messages a second
     busy: list[float] = field(default_factory=list)  # cores that the server used
     latencies: list[float] = field(default_factory=list)  # ms, of all passes
+    lost: int = 0  # messages, in all passes
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -92,6 +93,7 @@ def _measure(system: System, plan: Talk, seconds: float, measured: _Measured) ->
     measured.rate.append(outcome.delivered / spent)
     measured.busy.append(cpu / spent)
     measured.latencies += (each * 1000 for each in outcome.latencies)
+    measured.lost += outcome.lost
 
 
 def _add_row(
@@ -115,6 +117,7 @@ def _add_row(
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
         **{"p99.9_ms": percentile(latencies, 99.9)},
+        lost=found.lost,
     )
     if statistics.median(found.busy) < BUSY:
         used = f"{statistics.median(found.busy):.0%}"
