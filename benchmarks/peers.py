@@ -13,6 +13,7 @@ import subprocess
 import time
 from abc import abstractmethod
 from base64 import b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,7 +99,8 @@ class XMPPDialect(Dialect):
         """Make an account (XEP-0077)."""
         client = self._connect(port)
         client.send_bytes(
-            b"<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
+            b"<iq type='set' id='register'><query xmlns='jabber:iq:register'>"
+            b"<username>%s</username>"
             b"<password>%s</password></query></iq>" % (name, PASSWORD)
         )
         answer = wait_for(client, b"</iq>", b"/>")
@@ -191,8 +193,9 @@ class Peer(System):
         return [self._process, *self._process.children(recursive=True)]
 
     def _end(self) -> None:
-        for process in reversed(self.processes()):
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # It has ended by itself.
+            for process in reversed(self.processes()):
+                process.kill()
 
 
 class NgIRCd(Peer):
@@ -283,6 +286,7 @@ class Ejabberd(Peer):
         config.write_text(f"""
 hosts: [localhost]
 loglevel: none
+registration_timeout: infinity
 certfiles: ["{pem}"]
 auth_method: internal
 auth_password_format: plain
@@ -296,7 +300,7 @@ acl: {{}}
 access_rules:
   register: {{allow: all}}
 modules:
-  mod_register: {{access: register, ip_access: all, registration_timeout: infinity}}
+  mod_register: {{access: register, ip_access: all}}
 """)
         control = folder / "ejabberdctl.cfg"
         control.write_text('ERL_OPTIONS="+S 1 +sbwt none +sbwtdcpu none +sbwtdio none"\n')

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.load import Load
 from benchmarks.pairs import Outcome, Talk, talk
-from benchmarks.report import Report, percentile
 from benchmarks.peers import PEERS
+from benchmarks.report import Report, percentile
 from benchmarks.systems import Bare, Ours, System
 
 HELP = "what a message costs, beside a bare relay and other servers"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class System(ABC):
             self.port = self.start()
             self._stack = stack.pop_all()
         for process in self.processes():
-            pin(process.pid, first=True)
+            with suppress(psutil.NoSuchProcess):  # It was there for a moment only.
+                pin(process.pid, first=True)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -61,8 +62,12 @@ class System(ABC):
     @property
     def cpu(self) -> float:
         """The seconds of processor time that it has used so far."""
-        times = [process.cpu_times() for process in self.processes()]
-        return float(sum(each.user + each.system for each in times))
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def folder(self) -> Path:
         """Return a new folder that is there as long as the server."""

@@ -68,6 +68,27 @@ class BenchmarkTests(SynchronousTestCase):
     if sys.platform == "win32" or find_spec("psutil") is None:
         skip = "the benchmarks need psutil, and a POSIX system"
 
+    def test_exact_counter(self) -> None:
+        """Deliveries whose bytes are known are counted, however they are cut."""
+        dialects = importlib.import_module("benchmarks.dialects")
+        deliveries = [b"one", b"three", b"four"]
+        stream = b"".join(deliveries) * 3
+        for size in range(1, len(stream) + 1):
+            counter = dialects.ExactCounter(deliveries)
+            pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
+            self.assertEqual(sum(map(counter.feed, pieces)), 9)
+        self.assertRaises(AssertionError, counter.feed, b"three")
+
+    def test_marked_counter(self) -> None:
+        """So are those that are known by a part of them; one that is missing is noticed."""
+        peers = importlib.import_module("benchmarks.peers")
+        stream = b"<a>1</a><b>2</a>" * 2
+        for size in range(1, len(stream) + 1):
+            counter = peers.MarkedCounter(b"</a>", [b">1", b">2"])
+            pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
+            self.assertEqual(sum(map(counter.feed, pieces)), 4)
+        self.assertRaises(AssertionError, counter.feed, b"<b>2</a>")
+
     def test_modules(self) -> None:
         """Each has what the command line takes of it, and can do with no options."""
         for name in NAMES:
