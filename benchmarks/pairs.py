@@ -30,9 +30,9 @@ class Talk:
 @dataclass
 class Outcome:
     """How many messages were delivered from the start on, and how long each write of them took,
-    from the sender's write until its receiver had all of it, in seconds. How many were lost or came
-    twice: a pair in which that happens talks no more, and what is wrong of its last write is
-    counted.
+    from the sender's write until its receiver had all of it, in seconds. How many were lost, or
+    came twice, or were not acknowledged: a pair in which that happens talks no more, and what is
+    wrong with its last write is counted, as one at least.
     """
 
     delivered: int
@@ -95,7 +95,8 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
     outcome = Outcome(0, [])
     for pair in pairs:
         pair.say()
-    talking = len(pairs)
+    talking = set(pairs)
+    broken: set[_Pair] = set()
     heard = time.monotonic()
     while talking and time.monotonic() < heard + SILENCE:
         for key, _ in selector.select(0):
@@ -106,7 +107,8 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
             try:
                 _receive(pair, key.fileobj, outcome)
             except LostError:
-                talking -= 1
+                talking.discard(pair)
+                broken.add(pair)
                 for client in (pair.sender, pair.receiver):
                     selector.unregister(client)
                 break  # What was selected may be of this pair, too.
@@ -114,8 +116,8 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
                 if control.is_running:
                     pair.say()
                 else:
-                    talking -= 1
-    outcome.lost = sum(abs(pair.missing) for pair in pairs)
+                    talking.discard(pair)
+    outcome.lost = sum(max(1, abs(pair.missing)) for pair in talking | broken)
     return outcome
 
 

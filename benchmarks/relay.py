@@ -123,5 +123,5 @@ def _add_row(
         used = f"{statistics.median(found.busy):.0%}"
         report.note(
             f"{', '.join(map(str, case.values()))}: the server used {used} of its core only, "
-            "so it is the load that limits the messages a second"
+            "so it is the load, or a busy machine, that limits the messages a second"
         )
