@@ -55,7 +55,8 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
             places = range(i * share, min((i + 1) * share, count))
             load = Load(idle, server.port, places, f"127.0.1.{i + 1}", False)
             stack.enter_context(load).begin()
-        costs, latencies = [], []
+        costs: list[float] = []
+        latencies: list[float] = []
         for _ in range(options.passes):
             with Load(talk, ASYNCCHAT, server.port, PLAN) as load:
                 load.begin()

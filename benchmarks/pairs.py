@@ -86,8 +86,7 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
     pairs = [
         _Pair(dialect, port, (names[2 * i], names[2 * i + 1]), plan) for i in range(plan.pairs)
     ]
-    selector = selectors.EpollSelector() if hasattr(selectors, "EpollSelector") else None
-    selector = selector or selectors.DefaultSelector()
+    selector = selectors.DefaultSelector()
     for pair in pairs:
         for client in (pair.sender, pair.receiver):
             selector.register(client, selectors.EVENT_READ, pair)
