@@ -57,6 +57,7 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
             stack.enter_context(load).begin()
         costs: list[float] = []
         latencies: list[float] = []
+        lost = 0
         for _ in range(options.passes):
             with Load(talk, ASYNCCHAT, server.port, PLAN) as load:
                 load.begin()
@@ -65,6 +66,7 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
                 outcome: Outcome = load.end()
                 costs.append((server.cpu - cpu) / outcome.delivered * 1e6)
             latencies += (each * 1000 for each in outcome.latencies)
+            lost += outcome.lost
     latencies.sort()
     report.row(
         connections=count,
@@ -73,4 +75,5 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
         most=max(costs),
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
+        lost=lost,
     )
