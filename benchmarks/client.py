@@ -14,6 +14,7 @@ PASSWORD = b"password of everybody"
 LOCALHOST = "127.0.0.1"
 
 _CONTEXT = make_context()
+_CONTEXT.minimum_version = ssl.TLSVersion.TLSv1_3
 
 
 class LoadClient(Client):

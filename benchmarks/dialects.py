@@ -35,6 +35,10 @@ class Dialect(ABC):
         return b""
 
 
+class LostError(Exception):
+    """A message was lost, or came twice, or out of its order."""
+
+
 class Counter(ABC):
     """Counts deliveries in a stream of bytes."""
 
@@ -42,7 +46,7 @@ class Counter(ABC):
     def feed(self, data: bytes) -> int:
         """Take the next bytes. Return how many deliveries ended in them.
 
-        :raises AssertionError: something was lost, or came twice, or in another order
+        :raises LostError: something was lost, or came twice, or in another order
         """
 
 
@@ -62,7 +66,7 @@ class ExactCounter(Counter):
         while start < len(data):
             piece = data[start : start + length - self._place]
             if self._round[self._place : self._place + len(piece)] != piece:
-                raise AssertionError("a message was lost, or came twice, or out of its order")
+                raise LostError(f"{piece!r} is not the message that is due")
             start += len(piece)
             self._place += len(piece)
             while self._place >= self._end:

@@ -55,7 +55,9 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
             places = range(i * share, min((i + 1) * share, count))
             load = Load(idle, server.port, places, f"127.0.1.{i + 1}", False)
             stack.enter_context(load).begin()
-        costs, latencies = [], []
+        costs: list[float] = []
+        latencies: list[float] = []
+        lost = 0
         for _ in range(options.passes):
             with Load(talk, ASYNCCHAT, server.port, PLAN) as load:
                 load.begin()
@@ -64,6 +66,7 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
                 outcome: Outcome = load.end()
                 costs.append((server.cpu - cpu) / outcome.delivered * 1e6)
             latencies += (each * 1000 for each in outcome.latencies)
+            lost += outcome.lost
     latencies.sort()
     report.row(
         connections=count,
@@ -72,4 +75,5 @@ def _measure(count: int, options: argparse.Namespace, report: Report) -> None:
         most=max(costs),
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
+        lost=lost,
     )

@@ -7,8 +7,11 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.client import LoadClient
-from benchmarks.dialects import Counter, Dialect, ExactCounter
+from benchmarks.dialects import Counter, Dialect, ExactCounter, LostError
 from benchmarks.load import Control
+
+SILENCE = 5.0
+"""Seconds without a byte after which what has not come is lost: a thousand times what it takes."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,14 @@ class Talk:
 @dataclass
 class Outcome:
     """How many messages were delivered from the start on, and how long each write of them took,
-    from the sender's write until its receiver had all of it, in seconds.
+    from the sender's write until its receiver had all of it, in seconds. How many were lost, or
+    came twice, or were not acknowledged: a pair in which that happens talks no more, and what is
+    wrong with its last write is counted, as one at least.
     """
 
     delivered: int
     latencies: list[float]
+    lost: int = 0
 
 
 class _Pair:
@@ -80,8 +86,7 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
     pairs = [
         _Pair(dialect, port, (names[2 * i], names[2 * i + 1]), plan) for i in range(plan.pairs)
     ]
-    selector = selectors.EpollSelector() if hasattr(selectors, "EpollSelector") else None
-    selector = selector or selectors.DefaultSelector()
+    selector = selectors.DefaultSelector()
     for pair in pairs:
         for client in (pair.sender, pair.receiver):
             selector.register(client, selectors.EVENT_READ, pair)
@@ -89,18 +94,29 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
     outcome = Outcome(0, [])
     for pair in pairs:
         pair.say()
-    talking = len(pairs)
-    while talking:
+    talking = set(pairs)
+    broken: set[_Pair] = set()
+    heard = time.monotonic()
+    while talking and time.monotonic() < heard + SILENCE:
         for key, _ in selector.select(0):
+            heard = time.monotonic()
             pair = key.data
             if key.fileobj is pair.sender:
                 pair.send()
-            _receive(pair, key.fileobj, outcome)
+            try:
+                _receive(pair, key.fileobj, outcome)
+            except LostError:
+                talking.discard(pair)
+                broken.add(pair)
+                for client in (pair.sender, pair.receiver):
+                    selector.unregister(client)
+                break  # What was selected may be of this pair, too.
             if pair.is_done:
                 if control.is_running:
                     pair.say()
                 else:
-                    talking -= 1
+                    talking.discard(pair)
+    outcome.lost = sum(max(1, abs(pair.missing)) for pair in talking | broken)
     return outcome
 
 
@@ -116,5 +132,7 @@ def _receive(pair: _Pair, client: LoadClient, outcome: Outcome) -> None:
             count = pair.delivered.feed(data)
             pair.missing -= count
             outcome.delivered += count
+            if pair.missing < 0:
+                raise LostError("more has come than was sent")
             if count and not pair.missing:
                 outcome.latencies.append(time.perf_counter() - pair.began)

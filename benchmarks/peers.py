@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.client import LOCALHOST, PASSWORD, LoadClient
-from benchmarks.dialects import Counter, Dialect
+from benchmarks.dialects import Counter, Dialect, LostError
 from benchmarks.systems import System
 from chatserver.certificates import create_self_signed
 
@@ -59,7 +59,7 @@ class MarkedCounter(Counter):
         *whole, self._rest = (self._rest + data).split(self._end)
         for delivery in whole:
             if self._texts[self._next] not in delivery:
-                raise AssertionError(f"{delivery!r} is not the message that is due")
+                raise LostError(f"{delivery!r} is not the message that is due")
             self._next = (self._next + 1) % len(self._texts)
         return len(whole)
 
@@ -151,6 +151,8 @@ class Peer(System):
     """A server of others, which `command` starts in the foreground."""
 
     program: str
+    about: str
+    """What has to be known to compare it."""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -161,6 +163,7 @@ class Peer(System):
 
     def start(self) -> int:
         """See `System`."""
+        self.report.note(f"{self.name} {_version(self.name.lower())}: {self.about}")
         folder = self.folder()
         folder.chmod(0o777)  # Some of them give up root's rights, and so what root may read.
         self.certificate, self.key = folder / "server.crt", folder / "server.key"
@@ -203,6 +206,7 @@ class NgIRCd(Peer):
 
     name = "ngIRCd"
     program = "ngircd"
+    about = "a password for all and no accounts; no log, penalties for speed off"
     dialect = IRCDialect()
 
     def command(self, folder: Path, port: int) -> list[str]:
@@ -238,6 +242,7 @@ class Prosody(Peer):
 
     name = "Prosody"
     program = "prosody"
+    about = "accounts in files; no log, no limits of speed, only the modules that this needs"
     dialect = XMPPDialect()
 
     def command(self, folder: Path, port: int) -> list[str]:
@@ -273,6 +278,10 @@ class Ejabberd(Peer):
 
     name = "ejabberd"
     program = "ejabberdctl"
+    about = (
+        "accounts in Mnesia; no log, no shaper, only the modules that this needs; "
+        "one scheduler, which does not spin"
+    )
     dialect = XMPPDialect()
 
     def command(self, folder: Path, port: int) -> list[str]:
@@ -319,6 +328,15 @@ modules:
 
 
 PEERS: tuple[type[Peer], ...] = (NgIRCd, Prosody, Ejabberd)
+
+
+def _version(package: str) -> str:
+    """Return the version of a Debian package."""
+    command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "(not Debian's package)"
 
 
 def _free_port() -> int:

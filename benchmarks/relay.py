@@ -16,7 +16,8 @@ from benchmarks.systems import Bare, Ours, System
 
 HELP = "what a message costs, beside a bare relay and other servers"
 
-SYSTEMS: dict[str, type[System]] = {each.name: each for each in (Bare, Ours, *PEERS)}
+_ALL: tuple[type[System], ...] = (Bare, Ours, *PEERS)
+SYSTEMS = {each.name: each for each in _ALL}
 """In the order in which they take turns. The floor comes first: others are compared with it."""
 
 MODES = {"lockstep": 1, "pipelined": 16}
@@ -44,6 +45,7 @@ class _Measured:
     rate: list[float] = field(default_factory=list)  # messages a second
     busy: list[float] = field(default_factory=list)  # cores that the server used
     latencies: list[float] = field(default_factory=list)  # ms, of all passes
+    lost: int = 0  # messages, in all passes
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -92,6 +94,7 @@ def _measure(system: System, plan: Talk, seconds: float, measured: _Measured) ->
     measured.rate.append(outcome.delivered / spent)
     measured.busy.append(cpu / spent)
     measured.latencies += (each * 1000 for each in outcome.latencies)
+    measured.lost += outcome.lost
 
 
 def _add_row(
@@ -115,10 +118,11 @@ def _add_row(
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
         **{"p99.9_ms": percentile(latencies, 99.9)},
+        lost=found.lost,
     )
     if statistics.median(found.busy) < BUSY:
         used = f"{statistics.median(found.busy):.0%}"
         report.note(
             f"{', '.join(map(str, case.values()))}: the server used {used} of its core only, "
-            "so it is the load that limits the messages a second"
+            "so it is the load, or a busy machine, that limits the messages a second"
         )
