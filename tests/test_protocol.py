@@ -610,6 +610,23 @@ class FairnessTests(ServerCase):
         self.assertTrue(client.transport.is_reading)
         self.assertEqual(client.take(), [UNKN])
 
+    def test_handshakes(self) -> None:
+        """Of many handshakes one goes on in each turn; who is gone meanwhile takes none."""
+        clients = [self.server.connect(handshake=False) for _ in range(4)]
+        for client in clients:
+            with self.assertRaises(SSL.WantReadError):
+                client._tls.do_handshake()
+            client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
+        clients[0].transport.connectionLost(Failure(CONNECTION_LOST))
+        turns = self.server.tls_factory.handshakes
+        for answered in range(1, 4):
+            turns._make_next()
+            begun = [client.transport.protocol._has_begun for client in clients]
+            self.assertEqual(begun, [False] + [True] * answered + [False] * (3 - answered))
+        self.server.run()
+        for client in clients[1:]:
+            client._tls.do_handshake()
+
     def test_small_records_before_the_end(self) -> None:
         """What waits to be decrypted when a client goes is handled before."""
         for end in (MemoryClient.close, MemoryClient.reset):
