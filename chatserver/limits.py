@@ -178,8 +178,8 @@ LOG_NETWORKS = 10
 at once is told of, and many addresses that flood still leave more than an hour in the files."""
 
 MAX_LOG_WINDOWS = 1000
-"""Kinds of log lines, and addresses, that are counted apart: many times what is usual. The rest
-shares."""
+"""Kinds of log lines that are counted apart, and as many of addresses: many times what is usual.
+Addresses beyond that are counted with all of their kind, and kinds beyond that with each other."""
 
 MAX_QUEUED_LINES = 10_000
 """Lines of the log that wait for the standard output to take them: a megabyte, and twice what a

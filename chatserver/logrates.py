@@ -51,6 +51,9 @@ class LineRates:
 
     The time of a rate begins with a first line. When it is over, the next line begins another.
 
+    `MAX_LOG_WINDOWS` networks are counted apart at once, and as many kinds: networks without end
+    must not hide the first line of another kind.
+
     :param rate: how many lines; None for all
     :param seconds: the clock to go by
     """
@@ -58,22 +61,24 @@ class LineRates:
     def __init__(self, rate: Rate | None, seconds: Callable[[], float]) -> None:
         self._rate = rate
         self._seconds = seconds
-        self._windows: dict[_Key, _Window] = {}
+        self._kinds: dict[_Key, _Window] = {}
+        self._networks: dict[_Key, _Window] = {}
 
     def has_room(self, event: LogEvent) -> bool:
         """Return whether there is room for the line of `event`; if so, it counts."""
         if self._rate is None:
             return True
         kind, network = _kind(event), event.get("network")
+        amount = self._rate.amount
         if network is None:
-            windows = [self._window(_Key(kind, None), self._rate.amount)]
+            windows = [self._of_kind(kind, amount)]
         else:
             windows = [
-                self._window(_Key(kind, network), self._rate.amount),
-                self._window(_Key(kind, None), self._rate.amount * LOG_NETWORKS),
+                *self._of_network(kind, network, amount),
+                self._of_kind(kind, amount * LOG_NETWORKS),
             ]
         for window in windows:
-            if not window.room:
+            if window.room <= 0:
                 window.left_out += 1
                 return False
         for window in windows:
@@ -88,20 +93,31 @@ class LineRates:
         if self._rate is None:
             return
         now = self._seconds()
-        # They began in their order in the dictionary, the oldest first.
-        while self._windows:
-            key, window = next(iter(self._windows.items()))
-            if now - window.start < self._rate.seconds and not now_too:
-                return
-            # Before it is told, which may log.
-            del self._windows[key]
-            if window.left_out:
-                yield LeftOut(window.left_out, str(key.kind[0]), key.network, now - window.start)
+        for windows in (self._networks, self._kinds):
+            # They began in their order in the dictionary, the oldest first.
+            while windows:
+                key, window = next(iter(windows.items()))
+                age = now - window.start
+                if age < self._rate.seconds and not now_too:
+                    break
+                # Before it is told, which may log.
+                del windows[key]
+                if window.left_out:
+                    yield LeftOut(window.left_out, str(key.kind[0]), key.network, age)
 
-    def _window(self, key: _Key, room: int) -> _Window:
-        if key not in self._windows and len(self._windows) >= MAX_LOG_WINDOWS:
-            key = _Key(("others", *key.kind[1:2]), None)
-        return self._windows.setdefault(key, _Window(self._seconds(), room))
+    def _of_kind(self, kind: tuple[object, ...], room: int) -> _Window:
+        """Return the window of `kind`: what there is no place for shares one."""
+        key = _Key(kind, None)
+        if key not in self._kinds and len(self._kinds) >= MAX_LOG_WINDOWS:
+            key = _Key(("others",), None)
+        return self._kinds.setdefault(key, _Window(self._seconds(), room))
+
+    def _of_network(self, kind: tuple[object, ...], network: str, room: int) -> list[_Window]:
+        """Return the window of `kind` in `network`, or none if there is no place for it."""
+        key = _Key(kind, network)
+        if key not in self._networks and len(self._networks) >= MAX_LOG_WINDOWS:
+            return []
+        return [self._networks.setdefault(key, _Window(self._seconds(), room))]
 
 
 def _kind(event: LogEvent) -> tuple[object, ...]:

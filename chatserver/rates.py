@@ -77,25 +77,30 @@ class SlidingWindow:
 
     def count(self, key: Hashable) -> int:
         """Return how many events of `key` still count."""
-        self._forget_old()
+        start = self._forget_old(self._clock.seconds())
         times = self._times.get(key)
         if times is None:
             return 0
-        start = self._clock.seconds() - self._seconds
         while times[0] <= start:  # The last one counts, or the key would be gone.
             times.popleft()
         return len(times)
 
     def add(self, key: Hashable) -> None:
         """An event of `key` happens now."""
-        self._forget_old()
-        self._times.setdefault(key, deque()).append(self._clock.seconds())
+        now = self._clock.seconds()
+        self._forget_old(now)
+        self._times.setdefault(key, deque()).append(now)
         self._times.move_to_end(key)
 
-    def _forget_old(self) -> None:
-        start = self._clock.seconds() - self._seconds
+    def _forget_old(self, now: float) -> float:
+        """Forget the keys of which nothing counts. Return the time after which events count.
+
+        The clock goes on meanwhile: all of one look must go by the same `now`.
+        """
+        start = now - self._seconds
         while self._times and next(iter(self._times.values()))[-1] <= start:
             self._times.popitem(last=False)
+        return start
 
 
 class RateLimit:

@@ -359,14 +359,24 @@ class FloodTests(SynchronousTestCase):
         )
 
     def test_many_kinds(self) -> None:
-        """Kinds and addresses without end take no memory without end."""
+        """Kinds without end take no memory without end: the rest shares."""
         self.patch(logrates, "MAX_LOG_WINDOWS", 3)
         for number in range(10):
             self.say(1, text=f"kind {number}")
-        self.assertEqual(len(self.lines()), 5)
-        for number in range(10):
-            self.say(1, text="kind 0", network=f"192.0.2.{number}")
-        self.assertLessEqual(len(self.observe._rates._windows), 4)
+        self.assertEqual(len(self.lines()), 3 + 2)
+        self.assertEqual(len(self.observe._rates._kinds), 4)
+
+    def test_many_networks(self) -> None:
+        """Networks without end take no memory without end, write no more lines than all of a kind
+        may, whatever is odd about their number, and hide no line of another kind.
+        """
+        self.patch(logrates, "MAX_LOG_WINDOWS", 3)
+        for number in range(100):
+            self.say(3, network=f"192.0.2.{number}")
+        self.assertEqual(len(self.observe._rates._networks), 3)
+        self.assertEqual(len(self.lines()), 2 * LOG_NETWORKS)
+        self.say(3, text="another kind")
+        self.assertEqual(len(self.lines()), 2 * LOG_NETWORKS + 2)
 
     def test_no_limit(self) -> None:
         """Without a rate every line is written."""

@@ -50,6 +50,23 @@ class RecentTests(TestCase):
         clock.advance(30)
         self.assertEqual([recent.count(key) for key in "abc"], [0, 0, 0])
 
+    def test_clock_goes_on(self) -> None:
+        """An event that ends while it is looked at is not counted by halves."""
+
+        class RunningClock(Clock):
+            def seconds(self) -> float:
+                self.rightNow += 3e-7
+                return self.rightNow
+
+        for start in range(-40, 0):
+            clock = RunningClock()
+            recent = SlidingWindow(clock, 60)
+            recent.add("a")
+            clock.advance(60 + start * 1e-7)
+            self.assertIn(recent.count("a"), (0, 1))
+            recent.add("b")
+            self.assertEqual(recent.count("b"), 1)
+
     def test_nothing_is_kept(self) -> None:
         """A key whose events are all too old is forgotten, whoever asks or adds."""
         clock = Clock()
