@@ -1,31 +1,23 @@
 """Accounts, for the reactor's thread: register and log in, without ever blocking it.
 
 The database and the hashing each have a thread pool of their own, so that neither waits for
-the other's queue. `Workers` is the one place where work goes into a thread.
+the other's queue.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import sys
-import threading
 from collections.abc import Callable, Coroutine
-from threading import Lock
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from argon2.exceptions import HashingError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.interfaces import IReactorThreads
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from chatserver.credentials import Credentials
 from chatserver.database import AccountsError, NameTakenError, Store, reason
+from chatserver.gate import Gate, Question, is_outage
 from chatserver.limits import (
     DATABASE_TIMEOUT,
     HASHING_NICENESS,
@@ -33,6 +25,7 @@ from chatserver.limits import (
     MAX_LOGINS_UNDER_WAY,
 )
 from chatserver.passwords import Passwords, StoredPassword
+from chatserver.workers import Workers
 
 __all__ = [
     "Accounts",
@@ -42,7 +35,6 @@ __all__ = [
     "NotAuthenticatedError",
     "StorageFailedError",
     "TooBusyError",
-    "Workers",
 ]
 
 P = ParamSpec("P")
@@ -70,208 +62,6 @@ class StorageFailedError(AccountsError):
 
 class HashingFailedError(AccountsError):
     """Argon2 failed, for want of memory most likely. The text is one line for the log."""
-
-
-class Workers:
-    """Threads that functions can be run in.
-
-    They start in `start` and not before: threads do not survive the fork of a daemon.
-
-    :param niceness: how far they stand back behind other threads, as `stand_back` says
-    """
-
-    def __init__(
-        self, reactor: IReactorThreads, name: str, threads: int, niceness: int = 0
-    ) -> None:
-        self._reactor = reactor
-        self._name = name
-        self.threads = threads
-        self._niceness = niceness
-
-    def start(self) -> None:
-        """Be ready to run functions. After `stop` it may be called again."""
-        self._pool = ThreadPool(minthreads=0, maxthreads=self.threads, name=self._name)
-        self._pool.start()
-
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Call `function` in a thread, after those that wait already, and hand back its result."""
-
-        def call() -> T:
-            stand_back(self._niceness)
-            return function(*args, **kwargs)
-
-        return deferToThreadPool(self._reactor, self._pool, call)
-
-    def stop(self) -> Deferred[None]:
-        """End the threads. Nothing may be running any more; fires when they are gone."""
-        # From another thread: ThreadPool.stop() blocks until the last one has ended.
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._pool.stop)
-
-
-def stand_back(niceness: int) -> None:
-    """Let the thread that calls this stand back behind those that are less nice (0 is usual).
-
-    That takes a microsecond, and nothing happens where only whole processes have a priority.
-    """
-    if sys.platform == "linux" and niceness:
-        thread = threading.get_native_id()
-        # A process that is nicer already must not push forward, and may not.
-        now = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, max(now, niceness))
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Tell whether the database failed as such: the next one who asks would fare no better."""
-    original = error.orig if isinstance(error, OperationalError) else None
-    if getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR:
-        return False  # It is there, and doesn't understand the question.
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError | OSError)
-
-
-class _Question(Generic[T]):
-    """What one waits for. Its function is only called if nobody has given it up before."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self.answer: Deferred[T] = Deferred()
-        self._lock = Lock()
-        self._state: Literal["waiting", "begun", "given up"] = "waiting"
-        self.deadline: Any = None
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the function was called."""
-        return self._state == "begun"
-
-    def cancel_deadline(self) -> None:
-        """Don't give it up any more, unless that has been done."""
-        if self.deadline is not None and self.deadline.active():
-            self.deadline.cancel()
-
-    def __call__(self) -> T | None:
-        """Call the function, in a thread."""
-        with self._lock:
-            if self._state == "given up":
-                return None
-            self._state = "begun"
-        return self._function()
-
-    def give_up(self) -> bool:
-        """Return whether the function will not be called, because it is not yet."""
-        with self._lock:
-            if self._state == "waiting":
-                self._state = "given up"
-            return self._state == "given up"
-
-
-class _Gate:
-    """Lets questions of one kind through to the database, and nobody wait for long.
-
-    When one fails because the database is away or locked, those that wait behind it would only
-    wait for the same time-out, one after the other: they fail with it. Whoever comes later asks
-    anew, so that it heals by itself. Reading and writing have a gate each: an SQLite file that
-    another program has locked can still be read.
-
-    :param workers: the database's threads
-    :param what: what is done to accounts here: read, or written
-    :param timeout: seconds in which a question must be answered; a registration may be stored
-        after all
-    :param overdue: the questions of all gates to `workers` that a thread is still at, though
-        nobody waits for them any more
-    :param break_off: frees threads that wait for the database
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        reactor: Any,
-        workers: Workers,
-        *,
-        what: str,
-        timeout: float,
-        overdue: set[_Question[Any]],
-        break_off: Callable[[], None],
-    ) -> None:
-        self._reactor = reactor
-        self._workers = workers
-        self._overdue = overdue
-        self._what = what
-        self._timeout = timeout
-        self._break_off = break_off
-        self._open: dict[_Question[Any], None] = {}
-        self._away_since: float | None = None
-        self._failed = 0
-
-    def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Call `function` in the database's thread; fail with what it raises, or OSError."""
-        if len(self._overdue) >= self._workers.threads:
-            self._went_away(error := OSError("the database does not answer"))
-            return fail(error)
-        question = _Question(lambda: function(*args, **kwargs))
-        self._open[question] = None
-        question.deadline = self._reactor.callLater(self._timeout, self._give_up, question)
-
-        def finish(result: Any) -> None:
-            question.cancel_deadline()
-            if question not in self._open:
-                self._overdue.discard(question)
-                if not isinstance(result, Failure) and question.has_begun:
-                    self._came_back()
-                return
-            del self._open[question]
-            error = result.value if isinstance(result, Failure) else None
-            if isinstance(error, Exception) and _is_outage(error):
-                self._fail([question, *self._take_waiting()], error)
-                return
-            if error is None or isinstance(error, AccountsError):
-                self._came_back()
-            question.answer.callback(result)
-
-        self._workers.run(question).addBoth(finish)
-        return question.answer
-
-    def _give_up(self, question: _Question[Any]) -> None:
-        """End the waiting for `question`, whose time is over, and for those behind it."""
-        del self._open[question]
-        if not question.give_up():
-            self._overdue.add(question)
-            self._break_off()
-        error = OSError(f"no answer from the database in {self._timeout:g} s")
-        self._fail([question, *self._take_waiting()], error)
-
-    def _take_waiting(self) -> list[_Question[Any]]:
-        """Take out those that no thread has begun with."""
-        waiting = [each for each in self._open if each.give_up()]
-        for question in waiting:
-            del self._open[question]
-            question.cancel_deadline()
-        return waiting
-
-    def _fail(self, questions: list[_Question[Any]], error: Exception) -> None:
-        """Fail `questions`, all taken out before: who hears of it may ask anew at once."""
-        for question in questions:
-            self._went_away(error)
-            question.answer.errback(error)
-
-    def _went_away(self, error: Exception) -> None:
-        self._failed += 1
-        if self._away_since is None:
-            self._away_since = self._reactor.seconds()
-            self._log.error(
-                "Accounts cannot be {what}: {reason}", what=self._what, reason=reason(error)
-            )
-
-    def _came_back(self) -> None:
-        if self._away_since is not None:
-            self._log.info(
-                "Accounts can be {what} again, after {seconds:.0f} s; {failed} were refused",
-                what=self._what,
-                seconds=self._reactor.seconds() - self._away_since,
-                failed=self._failed,
-            )
-        self._away_since = None
-        self._failed = 0
 
 
 class Accounts:
@@ -303,9 +93,9 @@ class Accounts:
         self._max_under_way = max_under_way
         self._database = Workers(reactor, "database", store.threads)
         self._hashing = Workers(reactor, "hashing", hashing_threads, HASHING_NICENESS)
-        overdue: set[_Question[Any]] = set()
+        overdue: set[Question[Any]] = set()
         self._reading, self._writing = (
-            _Gate(
+            Gate(
                 reactor,
                 self._database,
                 what=what,
@@ -411,13 +201,13 @@ class Accounts:
         return self._passwords.hash(password) if self._passwords.needs_upgrade(stored) else None
 
     async def _ask(
-        self, gate: _Gate, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, gate: Gate, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         try:
             return await gate.ask(function, *args, **kwargs)
         except (SQLAlchemyError, OSError) as error:
             # From None, because PostgreSQL's text may hold the row.
-            raise StorageFailedError(reason(error), is_told=_is_outage(error)) from None
+            raise StorageFailedError(reason(error), is_told=is_outage(error)) from None
 
     async def _hash(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

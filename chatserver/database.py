@@ -495,7 +495,7 @@ class Store:
         self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
         self._sockets: dict[Any, socket.socket] = {}
         if engine.url.get_backend_name() == "postgresql":
-            sa.event.listen(engine, "connect", self._keep_socket)
+            sa.event.listen(engine, "do_connect", self._connect)
             sa.event.listen(engine, "close", self._forget_socket)
 
     def find(self, name: str) -> StoredPassword | None:
@@ -598,9 +598,16 @@ class Store:
             with contextlib.suppress(OSError):  # It has just ended by itself.
                 each.shutdown(socket.SHUT_RDWR)
 
-    def _keep_socket(self, connection: Any, _record: object) -> None:
+    def _connect(self, dialect: Any, _record: object, where: Any, how: Any) -> Any:
+        """Connect, and keep the socket, before SQLAlchemy asks the database anything."""
+        connection = dialect.connect(*where, **how)
+        # Of those that failed while they were set up, SQLAlchemy tells no end.
+        for each in list(self._sockets):
+            if each.closed:
+                self._forget_socket(each, None)
         # A descriptor of its own: the connection's may be closed, and be another's, at any time.
         self._sockets[connection] = socket.socket(fileno=os.dup(connection.fileno()))
+        return connection
 
     def _forget_socket(self, connection: Any, _record: object) -> None:
         if (kept := self._sockets.pop(connection, None)) is not None:

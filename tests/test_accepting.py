@@ -47,6 +47,7 @@ class AcceptBackoffTests(SynchronousTestCase):
             self.assertFalse(self.port.accepts)
             self.clock.advance(ACCEPT_BACKOFF / 2)
             self.fail_to_accept()
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
             self.clock.advance(ACCEPT_BACKOFF / 2)
             self.assertTrue(self.port.accepts)
         self.rest.stop()

@@ -366,7 +366,7 @@ class FloodTests(SynchronousTestCase):
         self.assertEqual(len(self.lines()), 3 + 2)
         self.assertEqual(len(self.observe._rates._kinds), 4)
 
-    def test_many_networks(self) -> None:
+    def test_networks_without_end(self) -> None:
         """Networks without end take no memory without end, write no more lines than all of a kind
         may, whatever is odd about their number, and hide no line of another kind.
         """

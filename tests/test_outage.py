@@ -20,8 +20,12 @@ from chatserver import database
 from chatserver.accounts import Accounts, StorageFailedError
 from chatserver.credentials import Credentials
 from chatserver.database import Store, make_engine, prepare
+from chatserver.limits import POSTGRESQL_THREADS
 from chatserver.passwords import Passwords, parse_cost
 from tests.databases import execute, postgresql_url, sqlite_url
+
+_READY_FOR_QUERY = b"Z\0\0\0\x05"
+"""The type and the length of PostgreSQL's message: whoever has connected is let in."""
 
 ALICE = Credentials("alice", b"correct horse")
 
@@ -39,7 +43,8 @@ class OutageCase(TestCase):
         """Return accounts at `url` with alice's, and collect what they log in `told`."""
         self.engine = make_engine(url)
         passwords = Passwords(parse_cost("m=8,t=1,p=1"))
-        accounts = Accounts(reactor, Store(self.engine), passwords, database_timeout=timeout)
+        self.store = Store(self.engine)
+        accounts = Accounts(reactor, self.store, passwords, database_timeout=timeout)
         accounts.start()
         self.addCleanup(accounts.stop)
         self.told: list[str] = []
@@ -124,6 +129,7 @@ class Relay:
         self.flowing = threading.Event()
         self.flowing.set()
         self.refuses = False
+        self.only_lets_in = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -141,10 +147,12 @@ class Relay:
                 threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        is_silent = False
         try:
             while data := source.recv(65536):
-                if self.flowing.is_set():
+                if self.flowing.is_set() and not is_silent:
                     target.sendall(data)
+                is_silent = self.only_lets_in and (is_silent or _READY_FOR_QUERY in data)
         except OSError:
             pass
         for each in (source, target):
@@ -170,12 +178,16 @@ class PostgreSQLTests(OutageCase):
     """PostgreSQL."""
 
     def setUp(self) -> None:
+        # Two seconds are the least that libpq knows.
+        self.patch(database, "POSTGRESQL_CONNECT_TIMEOUT", 2)
         url = postgresql_url(self)
         prepare(url)
         execute(url, "SELECT 1")
         self.relay = Relay(url.host or "127.0.0.1", url.port or 5432)
         self.addCleanup(self.relay.close)
-        self.accounts = self.open(url.set(host="127.0.0.1", port=self.relay.port), timeout=0.5)
+        relayed = url.set(host="127.0.0.1", port=self.relay.port)
+        relayed = relayed.update_query_dict({"sslmode": "disable"})
+        self.accounts = self.open(relayed, timeout=0.5)
 
     async def test_refused(self) -> None:
         """While it can't be reached 50 logins fail at once, told once; it heals by itself."""
@@ -207,6 +219,24 @@ class PostgreSQLTests(OutageCase):
                 continue
             break
         self.assertRegex(self.told[-1], "^Accounts can be read again")
+
+    async def test_lets_in(self) -> None:
+        """One that lets in and then says nothing holds no thread: it heals by itself."""
+        self.relay.only_lets_in = True
+        seconds = await self.assert_all_fail([self.accounts.log_in(ALICE) for _ in range(50)])
+        self.assertLess(seconds, 3)
+        await self.accounts.stop()
+        self.relay.only_lets_in = False
+        self.accounts.start()
+        await self.accounts.register(ALICE)
+        self.assertEqual(len(self.told), 1)
+
+    async def test_nothing_is_left(self) -> None:
+        """Of connections that failed while they were set up nothing is kept for long."""
+        self.relay.only_lets_in = True
+        for _ in range(3):
+            await self.assert_all_fail([self.accounts.log_in(ALICE) for _ in range(10)])
+        self.assertLessEqual(len(self.store._sockets), POSTGRESQL_THREADS)
 
     async def test_stop(self) -> None:
         """A database that does not answer does not hold up the end of the server."""
