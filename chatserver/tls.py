@@ -74,7 +74,7 @@ class TLSTransport(BufferingTLSTransport):
             self._allowance -= len(data)
         self._records.feed(data)
         if self._next_feed is None and not self._handshakeDone:
-            self._next_feed = self.factory.handshakes.call(self._feed)
+            self._feed_later()
         if self._next_feed is None:
             self._feed()
         else:
@@ -118,8 +118,14 @@ class TLSTransport(BufferingTLSTransport):
         if self.transport.disconnecting:  # type: ignore[union-attr]
             cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
         if self._records.has_record and self.connected:
-            self._next_feed = self.factory.clock.callLater(0, self._feed)
+            self._feed_later()
         self._read_or_not()
+
+    def _feed_later(self) -> None:
+        if self._handshakeDone:
+            self._next_feed = self.factory.clock.callLater(0, self._feed)
+        else:
+            self._next_feed = self.factory.handshakes.call(self._feed)
 
     def _read_or_not(self) -> None:
         """Read from the network, unless something speaks against it."""

@@ -22,7 +22,8 @@ class WriteThroughServer(Server):
 
     def write(self, data: bytes) -> None:
         """Send `data`, or keep what can't be sent now."""
-        if self.connected and data and not (self.dataBuffer or self._tempDataLen):
+        is_open = self.connected and not self._writeDisconnected
+        if is_open and data and not (self.dataBuffer or self._tempDataLen):
             sent = self.writeSomeData(data)
             # An error is met again, and handled, when the reactor writes.
             if not isinstance(sent, Exception):

@@ -627,6 +627,34 @@ class FairnessTests(ServerCase):
         for client in clients[1:]:
             client._tls.do_handshake()
 
+    def test_handshake_in_small_records(self) -> None:
+        """A handshake in many small TLS records takes a turn of its own for some of them, behind
+        those of others.
+        """
+        slow, quick = (self.server.connect(handshake=False) for _ in range(2))
+        for client in (slow, quick):
+            with self.assertRaises(SSL.WantReadError):
+                client._tls.do_handshake()
+        hello = slow._tls.bio_read(2**16)
+        version, content = hello[1:3], hello[5:]
+        count = -(-len(content) // 5)
+        slow.transport.protocol.dataReceived(
+            b"".join(
+                b"\x16" + version + len(piece).to_bytes(2, "big") + piece
+                for piece in (content[start : start + 5] for start in range(0, len(content), 5))
+            )
+        )
+        quick.transport.protocol.dataReceived(quick._tls.bio_read(2**16))
+        answered: list[MemoryClient] = []
+        for _ in range(-(-count // RECORDS_PER_TURN) + 1):
+            self.server.tls_factory.handshakes._make_next()
+            for client in (slow, quick):
+                if client not in answered and client.transport.run():
+                    answered.append(client)
+        self.assertEqual(answered, [quick, slow])
+        self.server.run()
+        slow._tls.do_handshake()
+
     def test_small_records_before_the_end(self) -> None:
         """What waits to be decrypted when a client goes is handled before."""
         for end in (MemoryClient.close, MemoryClient.reset):

@@ -102,6 +102,14 @@ class WriteThroughTests(SynchronousTestCase):
         connection.doWrite()
         self.assertEqual(told, ["pause", "resume"])
 
+    def test_writing_side_closed(self) -> None:
+        """Once its writing side is closed, nothing is sent any more."""
+        connection = self.connection(100)
+        connection.loseWriteConnection()
+        connection.doWrite()
+        connection.write(b"hello")
+        self.assertEqual(self.socket.sent, b"")
+
     def test_broken(self) -> None:
         """A socket that is broken is found so by the reactor, not in the midst of a write."""
         connection = self.connection(-1)
