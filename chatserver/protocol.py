@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -190,6 +191,14 @@ class PacketReceiver(Protocol):
         self._is_paused = is_full
 
 
+class _Phase(Enum):
+    HANDSHAKE = auto()  # TLS is not there yet.
+    OPEN = auto()
+    CLOSED = auto()  # By us: it is sent nothing more, and hears a goodbye.
+    GONE = auto()  # It has ended TLS, and is sent nothing more.
+    LOST = auto()  # There is no connection any more.
+
+
 @implementer(IHandshakeListener, IPushProducer)
 class ChatProtocol(PacketReceiver):
     """One client's connection, and the `Wire` of its conversation.
@@ -227,10 +236,7 @@ class ChatProtocol(PacketReceiver):
         self._pause_end: IDelayedCall | None = None
         self._close_timeout: float | None = CLOSE_TIMEOUT
         self._cut_off_because: str | None = None
-        self._is_secure = False
-        self._is_closed = False
-        self._is_gone = False  # It sends nothing more.
-        self._is_lost = False  # There is no connection any more.
+        self._phase = _Phase.HANDSHAKE
 
     def __str__(self) -> str:
         """Return for a log line who the client is, as far as that is known."""
@@ -261,7 +267,7 @@ class ChatProtocol(PacketReceiver):
 
     def handshakeCompleted(self) -> None:
         """Begin the conversation: the connection is secure."""
-        self._is_secure = True
+        self._phase = _Phase.OPEN
         self._cancel_deadline()
         tls = self.transport.getHandle()
         subject = client_subject(tls)
@@ -289,7 +295,7 @@ class ChatProtocol(PacketReceiver):
         except Exception:
             self._log.failure("Cut off, a fault of the server's: {client}", **self._who())
             self._decoder.stop()
-            if not self._is_gone:  # Else there is nothing to cut off, or a deadline does it.
+            if self._phase in (_Phase.OPEN, _Phase.CLOSED):  # Else a deadline does it, if need be.
                 self.transport.abortConnection()
 
     def badPacketReceived(self, reason: str) -> None:
@@ -299,8 +305,8 @@ class ChatProtocol(PacketReceiver):
 
     def tlsEnded(self) -> None:
         """The client sends nothing more: it is gone, whether it still reads or not."""
-        if not (self._is_gone or self._is_closed):
-            self._is_gone = True
+        if self._phase is _Phase.OPEN:
+            self._phase = _Phase.GONE
             self._stall_watch.stop()
             # Else the transport would resume its producer, and forget to close, once all is sent.
             self.transport.unregisterProducer()
@@ -309,7 +315,8 @@ class ChatProtocol(PacketReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone. Its last packets may still be waiting for their turn."""
-        self._is_gone = self._is_lost = True
+        was_secure = self._phase is not _Phase.HANDSHAKE
+        self._phase = _Phase.LOST
         self._stall_watch.stop()
         self._cancel_deadline()
         for call in (self._login_deadline, self._pause_end):
@@ -318,7 +325,7 @@ class ChatProtocol(PacketReceiver):
         end = describe_end(reason)
         if self._cut_off_because is not None:
             end = f"cut off: {self._cut_off_because}"
-        if self._is_secure:
+        if was_secure:
             self._log.info("Disconnected: {client}, {end}", **self._who(), end=end)
         else:
             self._log.error("Handshake failed: {client}, {end}", **self._who(), end=end)
@@ -327,12 +334,12 @@ class ChatProtocol(PacketReceiver):
     def streamEnded(self) -> None:
         """Let the conversation end. Only then the connection does not count any more."""
         self._conversation.connection_lost()
-        if self._is_lost:
+        if self._phase is _Phase.LOST:
             self._connections.ended(self)
 
     def shut_down(self) -> None:
         """End the connection: the server is going down. All that waits is sent before."""
-        if self._is_secure:
+        if self._phase is not _Phase.HANDSHAKE:
             self._close_timeout = self._limits.drain_timeout
             self._conversation.shut_down()
         else:
@@ -342,12 +349,12 @@ class ChatProtocol(PacketReceiver):
 
     def send(self, *packets: Packet) -> None:
         """See `Wire`."""
-        if not (self._is_closed or self._is_gone):
+        if self._phase is _Phase.OPEN:
             self._stall_watch.wrote(self.sendPackets(packets))
 
     def pause(self) -> None:
         """See `Wire`. It lasts `SLOWDOWN_PAUSE`."""
-        if not (self._is_closed or self._is_gone):
+        if self._phase is _Phase.OPEN:
             self.hold(Hold.PAUSE)
             seconds = random.uniform(*SLOWDOWN_PAUSE)
             self._pause_end = self._clock.callLater(seconds, self.release, Hold.PAUSE)
@@ -358,7 +365,7 @@ class ChatProtocol(PacketReceiver):
         When the server is going down it is the drain time-out.
         """
         self._decoder.stop()
-        if not self._is_gone:
+        if self._phase in (_Phase.OPEN, _Phase.CLOSED):
             # What still comes must be read, if only to be thrown away: the goodbye is behind it.
             self._holds.clear()
             self.transport.limitReading(None)
@@ -368,8 +375,8 @@ class ChatProtocol(PacketReceiver):
     def close(self) -> None:
         """See `Wire`."""
         self.finish()
-        if not (self._is_closed or self._is_gone):
-            self._is_closed = True
+        if self._phase is _Phase.OPEN:
+            self._phase = _Phase.CLOSED
             self._stall_watch.stop()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
