@@ -34,7 +34,7 @@ from chatserver.limits import (
     STALL_TIMEOUT,
 )
 from chatserver.listening import DEFAULT_PORT
-from chatserver.log import DEFAULT_LOG_FILE
+from chatserver.logfile import DEFAULT_LOG_FILE
 from chatserver.passwords import DEFAULT_COST, parse_cost
 from chatserver.rates import Rate, parse_rate
 

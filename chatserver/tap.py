@@ -29,7 +29,9 @@ from chatserver.factory import ChatFactory
 from chatserver.files import check_own
 from chatserver.limits import LOG_FLUSH_INTERVAL, ConnectionLimits
 from chatserver.listening import listen
-from chatserver.log import ServerLog, Writable, make_observer, open_log_file
+from chatserver.log import ServerLog, make_observer
+from chatserver.logfile import open_log_file
+from chatserver.logwriters import Writable
 from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of

@@ -3,7 +3,7 @@
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatserver.log import format_line
+from chatserver.loglines import format_line
 
 
 def keep_lines(test: SynchronousTestCase) -> list[str]:

@@ -28,15 +28,11 @@ from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from chatserver import log as log_module
-from chatserver import logrates
+from chatserver import logfile, logrates, logwriters
 from chatserver.limits import LOG_NETWORKS
-from chatserver.log import (
-    LogFileError,
-    format_line,
-    make_observer,
-    open_log_file,
-)
+from chatserver.log import make_observer
+from chatserver.logfile import LogFileError, open_log_file
+from chatserver.loglines import format_line
 from chatserver.rates import parse_rate
 
 WHEN = 1751898153.9
@@ -446,7 +442,7 @@ class FullDiskTests(SynchronousTestCase):
         ):
             raise SkipTest("needs the right to mount a file system")
         self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
-        self.patch(log_module, "LOG_ROTATE_LENGTH", 30_000)
+        self.patch(logfile, "LOG_ROTATE_LENGTH", 30_000)
         path = os.path.join(folder, "server.log")
         file = open_log_file(path)
         self.addCleanup(file.close)
@@ -500,7 +496,7 @@ class OutputTests(SynchronousTestCase):
         """A pipe that nobody reads keeps nobody who logs; who reads it again is told what is
         missing, once the queue has run empty.
         """
-        self.patch(log_module, "MAX_QUEUED_LINES", 100)
+        self.patch(logwriters, "MAX_QUEUED_LINES", 100)
         long = "x" * 10_000
         for number in range(1000):
             self.observe(event(f"{long} {number}"))
@@ -543,12 +539,12 @@ class OutputTests(SynchronousTestCase):
 
     def test_end_without_reader(self) -> None:
         """The end waits no longer than it is given, however much is logged then."""
-        self.patch(log_module, "OUTPUT_DRAIN_TIMEOUT", 0.05)
+        self.patch(logwriters, "OUTPUT_DRAIN_TIMEOUT", 0.05)
         self.observe(event("x" * 1_000_000))
         start = time.monotonic()
         self.observe.flush(is_end=True)
         self.assertGreaterEqual(time.monotonic() - start, 0.05)
-        self.patch(log_module, "OUTPUT_DRAIN_TIMEOUT", 1000.0)
+        self.patch(logwriters, "OUTPUT_DRAIN_TIMEOUT", 1000.0)
         self.observe(event("2"))
         self.observe.flush(is_end=True)
         self.assertIn("2\n", self.good.getvalue())
@@ -627,7 +623,7 @@ class FileTests(SynchronousTestCase):
 
     def test_rotation(self) -> None:
         """A full file is put aside; five old ones are kept, all for their owner only."""
-        self.patch(log_module, "LOG_ROTATE_LENGTH", 1)
+        self.patch(logfile, "LOG_ROTATE_LENGTH", 1)
         observe = make_observer([self.open()])
         for number in range(8):
             observe(event(str(number)))
@@ -652,7 +648,7 @@ class FileTests(SynchronousTestCase):
 
     def test_no_rotation(self) -> None:
         """If the file can't be renamed, the log goes on in it until it can."""
-        self.patch(log_module, "LOG_ROTATE_LENGTH", 100)
+        self.patch(logfile, "LOG_ROTATE_LENGTH", 100)
         observe = make_observer([self.open()])
         really_rename = os.rename
 
@@ -672,7 +668,7 @@ class FileTests(SynchronousTestCase):
 
     def test_no_new_file(self) -> None:
         """If no new file can be opened, the log goes on when that is possible again."""
-        self.patch(log_module, "LOG_ROTATE_LENGTH", 1)
+        self.patch(logfile, "LOG_ROTATE_LENGTH", 1)
         observe = make_observer([self.open()])
         observe(event("1"))
         os_umask = os.umask
