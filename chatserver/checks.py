@@ -11,11 +11,11 @@ from typing import Any
 
 from chatserver import database, listening
 from chatserver.certificates import CertificateError, are_missing, check_others, read_certificate
-from chatserver.descriptors import connections_for, file_limits
+from chatserver.descriptors import auto_connections, connections_for, file_limits
 from chatserver.errors import OperatorError
 from chatserver.files import check_own
 from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
-from chatserver.options import NO_LOG_FILE, Options
+from chatserver.options import AUTO, NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
 
 
@@ -89,11 +89,11 @@ def _file_limit(options: Options) -> str:
     possible = connections_for(hard)
     if possible is None:
         return f"{_count(soft)} open files, which can be raised without end"
-    told = (
-        f"{_count(soft)} open files, which can be raised to {hard}:"
-        f" enough for {possible} connections"
-    )
     wanted = options["max-connections"]
+    most = f"{possible} connections"
+    if wanted == AUTO and possible > (auto := auto_connections(hard)):
+        most = f"the {auto} connections of --max-connections {AUTO}"
+    told = f"{_count(soft)} open files, which can be raised to {hard}: enough for {most}"
     least = wanted if isinstance(wanted, int) else connections_for(FEW_FILES)
     if least is not None and possible < least:
         raise OperatorError(

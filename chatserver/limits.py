@@ -1,6 +1,7 @@
 """Every limit and time-out of the server: its default, its unit and its reason.
 
-docs/operations.md tells an operator the same of those that are options.
+docs/operations.md tells an operator the same of those that are options. (What names and passwords
+may be is a rule of the protocol: `chatserver.credentials`.)
 """
 
 from __future__ import annotations

@@ -589,6 +589,9 @@ class CheckTests(AdminCase):
                 self.assertIn(told, self.wrong("file limit"))
         self.patch(descriptors.resource, "getrlimit", lambda _: (256, 512))
         self.assertEqual(0, self.check("--max-connections=448")[0])
+        self.patch(descriptors.resource, "getrlimit", lambda _: (1024, 524288))
+        self.assertIn("for the 15000 connections of --max-conn", self.check()[1]["file limit"])
+        self.patch(descriptors.resource, "getrlimit", lambda _: (256, 512))
         told = self.wrong("file limit", "--max-connections=449")
         self.assertIn("enough for 448 connections, but it should be for 449", told)
 
