@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import TestCase
 
-from chatserver import directory
+from chatserver import users
 from chatserver.limits import LOGIN_TIMEOUT
 from chatserver.packets import MAGIC, Command, Packet, encode
 from tests.memory import MemoryClient, MemoryServer
@@ -387,7 +387,7 @@ def play(seed: int, steps: int, errors: Callable[[], list[str]]) -> tuple[int, s
     server = MemoryServer(invitation_timeout=INVITATION_TIMEOUT)
     player = Player(Random(seed), server)
     end = player.end if seed % 2 else player.shut_down
-    with patch.object(directory, "MAX_RECEIVED_INVITATIONS", player.room):
+    with patch.object(users, "MAX_RECEIVED_INVITATIONS", player.room):
         for number in range(1, steps + 2):
             try:
                 player.step() if number <= steps else end()
