@@ -140,6 +140,14 @@ class Accounts:
         """
         return self._admit(self._log_in, credentials)
 
+    def number_logins(self, count: int) -> Deferred[list[int]]:
+        """Return numbers for `count` logins, in a cluster. Fails with StorageFailedError."""
+        if not self._open:
+            return fail(StorageFailedError("the server is going down"))
+        self._under_way += 1
+        numbering = self._ask(self._writing, self._store.number_logins, count)
+        return Deferred.fromCoroutine(self._finish(numbering))
+
     def _admit(
         self,
         work: Callable[[Credentials], Coroutine[Deferred[Any], Any, None]],
@@ -161,10 +169,10 @@ class Accounts:
         Deferred.fromCoroutine(self._finish(work(credentials))).chainDeferred(answer)
         return answer
 
-    async def _finish(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+    async def _finish(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
         """Do `work`, then give its place back."""
         try:
-            await work
+            return await work
         finally:
             self._under_way -= 1
             if not self._under_way and self._idle is not None:

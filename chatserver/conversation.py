@@ -495,11 +495,16 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         core.wire.release(Hold.OUTCOME)
 
     @authenticating.upon(Conversation.refused).to(unauthenticated)
+    def answer_not_entered(c: Conversation, core: Core, command: Command, code: ErrorCode) -> None:
+        core.name = b""
+        answer_refused(c, core, command, code)
+
     @deciding.upon(Conversation.refused).to(authenticated)
     def answer_refused(c: Conversation, core: Core, command: Command, code: ErrorCode) -> None:
-        # LOST is the one Error that answers an Ack: the client must learn that it is not
-        # in the chat that it accepted. It can't repeat, as the invitation is forgotten.
-        if command not in (Command.ACK, Command.ERROR) or code is ErrorCode.LOST:
+        # These Errors also answer an Ack: the client must learn that it is not in the chat that
+        # it accepted. They can't repeat, as the invitation is forgotten.
+        is_told = command not in (Command.ACK, Command.ERROR)
+        if is_told or code in (ErrorCode.LOST, ErrorCode.FAILED):
             core.answer_error(code)
         if code is ErrorCode.SLOW_DOWN:
             core.wire.pause()

@@ -61,6 +61,10 @@ _schema = sa.Table(
 )
 
 
+_logins = sa.Sequence("asyncchat_logins")
+"""Numbers the logins of a cluster. No table of ours refers to it."""
+
+
 class DatabaseUnusableError(OperatorError):
     """The database cannot be used. The text is one line for the operator, without a password,
     that says what to do.
@@ -238,6 +242,21 @@ def prepare(url: sa.URL) -> None:
         if created:
             os.remove(str(url.database))
         raise
+
+
+def prepare_numbers(url: sa.URL) -> None:
+    """Make the numbers of logins ready, which a cluster needs. To be called after `prepare`.
+
+    :raises DatabaseUnusableError: they can't be made
+    """
+    with _explaining(url):
+        engine = make_engine(url)
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+                connection.execute(sa.schema.CreateSequence(_logins, if_not_exists=True))
+        finally:
+            engine.dispose()
 
 
 def rehearse(url: sa.URL) -> int | None:
@@ -549,6 +568,12 @@ class Store:
         :raises NoSuchAccountError: there is no such account.
         """
         self._write_one(name, _users.delete().where(_users.c.username == name))
+
+    def number_logins(self, count: int) -> list[int]:
+        """Return `count` numbers, each greater than all before. See `prepare_numbers`."""
+        query = sa.select(_logins.next_value()).select_from(sa.func.generate_series(1, count))
+        with self._begin(self._engine) as connection:
+            return sorted(connection.execute(query).scalars())
 
     def names(self) -> Iterator[str]:
         """Yield the names of all accounts, in the order of the database.

@@ -12,7 +12,7 @@ from chatserver.conversation import Conversation, Ticket
 from chatserver.limits import INVITATION_TIMEOUT
 from chatserver.packets import Command, ErrorCode
 from chatserver.rates import Rate, RateLimit
-from chatserver.users import User
+from chatserver.users import Peer, User
 
 
 class LocalDirectory:
@@ -40,11 +40,13 @@ class LocalDirectory:
 
     def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
         """See `Directory`. An older connection of `name` ends as if it had disconnected."""
-        older = self._users.get(name)
+        self._add(User(name, conversation, address, self._clock, self._invitation_timeout))
+
+    def _add(self, user: User) -> None:
+        older = self._users.get(user.name)
         if older is not None:
-            self.depart(name)
-        user = User(name, conversation, address, self._clock, self._invitation_timeout)
-        self._users[name] = user
+            self.depart(user.name)
+        self._users[user.name] = user
         self._log.info("Logged in: {user}", user=str(user), network=user.network)
         if older is not None:
             self._log.info(
@@ -54,7 +56,7 @@ class LocalDirectory:
                 network=user.network,
             )
             older.conversation.replaced()
-        conversation.entered()
+        user.conversation.entered()
 
     def depart(self, name: bytes) -> None:
         """See `Directory`. A chat partner and those who have invited `name` are told."""
@@ -82,10 +84,14 @@ class LocalDirectory:
             user.conversation.refused(command, ErrorCode.SLOW_DOWN)
         elif invitee == name:
             user.conversation.refused(command, ErrorCode.YOURSELF)
-        elif (peer := self._users.get(invitee)) is None:
+        elif (peer := self._find(invitee)) is None:
             user.conversation.refused(command, ErrorCode.NOT_ONLINE)
         else:
             user.invite(peer, command)
+
+    def _find(self, name: bytes) -> Peer | None:
+        """Return the user `name`, or None if there is none."""
+        return self._users.get(name)
 
     def accept(self, name: bytes, inviter: bytes, command: Command) -> None:
         """See `Directory`. `inviter` may be empty: the newest invitation is meant."""

@@ -213,6 +213,46 @@ MAX_SUBJECT_LENGTH = 256
 """Characters of a client certificate's subject in the log: more than a person's or a machine's
 takes. Whoever is refused could write a hundred kilobytes there."""
 
+CLUSTER_ANSWER_TIMEOUT = 2.0
+"""Seconds that another machine has to say where a user is, to take an invitation or an accept: a
+thousand times what it takes, and about what a person waits without wondering."""
+
+CLUSTER_BEAT_INTERVAL = 1.0
+"""Seconds between two signs of life to a machine with which something is under way."""
+
+CLUSTER_SILENCE = 3.5
+"""Seconds after which a machine that is silent counts as gone, when something is under way with it:
+three signs of life. It is looked at in each `CLUSTER_BEAT_INTERVAL`, so that chat partners hear so
+within five seconds."""
+
+CLUSTER_REST = 30.0
+"""Seconds without a message after which the next one to a machine begins anew. After twice as many
+the other one is forgotten: machines come and go."""
+
+CLUSTER_CREDIT = 128 * 1024
+"""Bytes of a chat that may be on their way to another machine before the sender has to wait: what
+that takes on the way, a millisecond's worth of a fast network, and little enough for thousands of
+chats with a machine that is stuck."""
+
+BUS_CONNECT_TIMEOUT = 2
+"""Seconds for each step of connecting to NATS, and of leaving it."""
+
+BUS_RETRY_INTERVAL = 1
+"""Seconds between two tries to reach NATS again."""
+
+BUS_PING_INTERVAL = 1
+"""Seconds between two questions to NATS whether it is there. Two that are not answered are an end
+of the connection: before chat partners count each other as gone."""
+
+BUS_LEAST_PAYLOAD = 512 * 1024
+"""Bytes that a message over NATS must be allowed to have (max_payload; NATS's default is twice as
+many): messages of a chat that came together leave together, and that can be what is read ahead, a
+message of 64 KiB and one more read."""
+
+BUS_PENDING = 2 * 1024 * 1024
+"""Bytes that wait for NATS: what the chats of a machine may have under way at once is more than
+that only when it is stuck; what is too much is dropped, and ends the chats that it was of."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:

@@ -44,6 +44,11 @@ DEFAULT_DATABASE = "sqlite:///users.db"
 NO_LOG_FILE = "-"
 """The value of ``--log-file`` that means none but the terminal."""
 
+DEFAULT_CLUSTER_PREFIX = "asyncchat"
+"""What the subjects of a cluster begin with, if nobody says otherwise."""
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
 MAX_DIGITS = 9
 """More connections than a machine can have."""
 
@@ -53,7 +58,16 @@ AUTO = "auto"
 OPEN, CLOSED = "open", "closed"
 """The values of ``--registration``."""
 
-FILE_OPTIONS = ("log-file", "certificate", "private-key", "dh-params", "client-ca", "config")
+FILE_OPTIONS = (
+    "log-file",
+    "certificate",
+    "private-key",
+    "dh-params",
+    "client-ca",
+    "config",
+    "cluster-ca",
+    "cluster-credentials",
+)
 """The options that name a file by its path."""
 
 _NAME = re.compile("--([a-z0-9-]+)")
@@ -178,6 +192,32 @@ class Options(TwistedOptions):
             None,
             f"{LOGIN_TIMEOUT:g}",
             "Seconds from there until a client has logged in.",
+        ],
+        [
+            "cluster",
+            None,
+            None,
+            "NATS, over which several machines are one server: nats://HOST:4222, or some of them "
+            "with commas in between. Needs PostgreSQL, and twistd's --reactor asyncio. "
+            "[default: none]",
+        ],
+        [
+            "cluster-prefix",
+            None,
+            DEFAULT_CLUSTER_PREFIX,
+            "What the cluster's subjects in NATS begin with: two clusters can share one NATS.",
+        ],
+        [
+            "cluster-ca",
+            None,
+            None,
+            "A PEM file with the CA of NATS's certificate. [default: the system's]",
+        ],
+        [
+            "cluster-credentials",
+            None,
+            None,
+            "A file with NATS's token, or with a user's credentials (.creds). [default: none]",
         ],
         [
             "log-lines",
@@ -307,9 +347,21 @@ class Options(TwistedOptions):
             "dh-params",
             "client-ca",
             "log-file",
+            "cluster",
+            "cluster-ca",
+            "cluster-credentials",
         ):
             if self[name] == "":
                 raise UsageError(f"--{name} needs a value")
+
+        if not _PREFIX.fullmatch(self["cluster-prefix"]):
+            raise UsageError(
+                "--cluster-prefix is made of letters, digits, - and _, with dots in between,"
+                f" not {self['cluster-prefix']!r}"
+            )
+        for name in ("cluster-ca", "cluster-credentials"):
+            if self[name] and not self["cluster"]:
+                raise UsageError(f"--{name} is of no use without --cluster")
 
     def _seconds(self, name: str) -> float | None:
         try:

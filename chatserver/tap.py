@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from argon2.exceptions import HashingError
 from twisted.application.service import IService, Service
@@ -21,7 +21,7 @@ from chatserver import __version__
 from chatserver.accepting import AcceptBackoff
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
-from chatserver.database import Store, make_engine, parse_url, prepare
+from chatserver.database import Store, make_engine, parse_url, prepare, prepare_numbers
 from chatserver.descriptors import auto_connections, connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
@@ -38,6 +38,11 @@ from chatserver.protocol import address_of
 from chatserver.renewal import Renewal, certificate_files
 from chatserver.signals import SighupHandler
 from chatserver.systemd import Systemd
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from chatserver.cluster.membership import Membership
 
 __all__ = ["Options", "makeService"]
 
@@ -83,7 +88,14 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         registrations=options["registrations"],
         failed_logins=options["failed-logins"],
     )
-    online = LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
+    cluster = None
+    if options["cluster"]:
+        cluster = _join_cluster(options, reactor, database, accounts)
+    online = (
+        LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
+        if cluster is None
+        else cluster.directory
+    )
     factory = ChatFactory(authenticator, online, reactor, limits)
     port = listen(reactor, options["port"], certificate, factory)
     return ChatService(
@@ -95,8 +107,22 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         log=log,
         files=files,
         limits=limits,
+        cluster=cluster,
         runs_under_twistd=_twistd(options) is not None,
     )
+
+
+def _join_cluster(options: Options, reactor: Any, database: URL, accounts: Accounts) -> Membership:
+    try:
+        # An extra: who has one machine does without.
+        from chatserver.cluster.membership import Membership, check_cluster  # noqa: PLC0415
+    except ImportError:
+        raise OperatorError(
+            "--cluster needs nats-py and msgspec: pip install 'asyncchat[cluster]'", "cluster"
+        ) from None
+    address = check_cluster(options, reactor, database.get_backend_name())
+    prepare_numbers(database)
+    return Membership(reactor, address, accounts, options)
 
 
 def _connection_limits(options: Options, files: int | None) -> ConnectionLimits:
@@ -203,6 +229,7 @@ class ChatService(Service):
         log: ServerLog,
         files: int | None,
         limits: ConnectionLimits,
+        cluster: Membership | None,
         runs_under_twistd: bool,
     ) -> None:
         self._reactor = reactor
@@ -214,6 +241,7 @@ class ChatService(Service):
         self._observer = log
         self._files = files
         self._limits = limits
+        self._cluster = cluster
         self._runs_under_twistd = runs_under_twistd
         self._systemd = Systemd(reactor)
         self._sighup = SighupHandler(reactor, [log.reopen, certificate.reload])
@@ -230,6 +258,8 @@ class ChatService(Service):
         """Start the threads, and tell the log once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
         self._accounts.start()
+        if self._cluster is not None:
+            self._cluster.start()
         self._certificate.start()
         # Now and not once the reactor runs: a daemon's command returns in between, and whoever
         # gave it may send the signal at once, which without a handler ends the process.
@@ -281,6 +311,8 @@ class ChatService(Service):
         try:
             yield maybeDeferred(self.port.stopListening)
             yield self._factory.shut_down()
+            if self._cluster is not None:
+                yield self._cluster.stop()
         finally:
             yield self._accounts.stop()
             self._systemd.stop()

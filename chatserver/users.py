@@ -19,12 +19,22 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chatserver.addresses import Address
-from chatserver.conversation import Conversation, Ticket
+from chatserver.conversation import Conversation
 from chatserver.limits import MAX_RECEIVED_INVITATIONS
 from chatserver.packets import Command, ErrorCode
 
 Answer = Callable[[ErrorCode | None], None]
 """What is called once with the outcome: None if it was done, or why not."""
+
+
+class Delivery(Protocol):
+    """Who hears what became of messages: a `Ticket`, or what takes its place."""
+
+    def delivered(self) -> None:
+        """Each was handed to the connection."""
+
+    def undelivered(self) -> None:
+        """They can't be delivered any more."""
 
 
 class Peer(Protocol):
@@ -46,7 +56,7 @@ class Peer(Protocol):
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:
         """`invitation`, which they sent, was declined, or its invitee is not free any more."""
 
-    def said(self, sender: User, texts: Sequence[bytes], ticket: Ticket) -> None:
+    def said(self, sender: User, texts: Sequence[bytes], ticket: Delivery) -> None:
         """Their chat partner `sender` said each of `texts`."""
 
     def left(self, leaver: User) -> None:
@@ -88,7 +98,11 @@ class User:
         self.name = name
         self.conversation = conversation
         self.address = address
+        self.login = 0
+        """The number of their login, in a cluster."""
         self.partner: Peer | None = None
+        self.is_gone = False
+        """Whether they are not online any more."""
         self.rate_key = object()
         """Stands for this connection in rates, which remember it for longer than it is there."""
         self._clock = clock
@@ -105,7 +119,6 @@ class User:
         self._accepted_with = Command.CHAT_ACCEPT
         self._waiting: list[Callable[[], None]] = []
         self._is_held = False
-        self._is_gone = False
 
     def __str__(self) -> str:
         return f"{self.name.decode()!r} ({self.address})"
@@ -114,17 +127,6 @@ class User:
     def network(self) -> str | None:
         """Where the user is, for limits; see `Address`."""
         return self.address.network
-
-    @property
-    def peers(self) -> list[Peer]:
-        """All with whom there is an invitation that stands, or a chat."""
-        invitations = [each for each in self.received.values() if each is not None]
-        peers = [each.inviter for each in invitations]
-        if self.sent is not None:
-            peers.append(self.sent.invitee)
-        if self.partner is not None:
-            peers.append(self.partner)
-        return peers
 
     # --- What their client does -----------------------------------------------------------
 
@@ -161,7 +163,7 @@ class User:
             declined.inviter.ended(declined, ErrorCode.DECLINED)
         self.conversation.granted(command)
 
-    def say(self, texts: Sequence[bytes], ticket: Ticket) -> None:
+    def say(self, texts: Sequence[bytes], ticket: Delivery) -> None:
         """Say each of `texts` to the chat partner."""
         if self.partner is None:
             ticket.undelivered()
@@ -188,7 +190,7 @@ class User:
 
     def depart(self) -> None:
         """End all: they are not online any more."""
-        self._is_gone = True
+        self.is_gone = True
         self._withdraw()
         received = self._forget_received()
         self.leave()
@@ -197,12 +199,12 @@ class User:
 
     def forget(self) -> None:
         """End all, and tell nobody."""
-        self._is_gone = True
+        self.is_gone = True
         self._end_sent()
 
     def _offer_answered(self, invitation: Invitation, refusal: ErrorCode | None) -> None:
         self._offering = None
-        if self._is_gone:
+        if self.is_gone:
             if refusal is None:
                 invitation.invitee.withdrawn(invitation)
         elif refusal is not None:
@@ -218,7 +220,7 @@ class User:
             each()
 
     def _accept_answered(self, invitation: Invitation, refusal: ErrorCode | None) -> None:
-        if self._accepting is invitation and not self._is_gone:
+        if self._accepting is invitation and not self.is_gone:
             self._accepting = None
             if refusal is None:
                 self._begin_chat(invitation.inviter, self._accepted_with)
@@ -309,7 +311,7 @@ class User:
             self._end_sent()
             self.conversation.invitation_ended(code)
 
-    def said(self, sender: Peer, texts: Sequence[bytes], ticket: Ticket) -> None:
+    def said(self, sender: Peer, texts: Sequence[bytes], ticket: Delivery) -> None:
         """See `Peer`."""
         self.conversation.messages_arrived(sender.name, texts)
         ticket.delivered()

@@ -167,3 +167,7 @@ class MemoryServer(MemoryNetwork):
         client.send(Packet(Command.LOGIN, name.encode() + b":password"))
         assert client.take() == [Packet(Command.ACK, b"OK")]
         return client
+
+    def shut_down(self) -> bool:
+        """Let the server go down. Return whether all connections have ended."""
+        return bool(self.factory.shut_down().called)

@@ -1,0 +1,312 @@
+"""What carries messages between the machines: NATS, as far as it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from chatserver.errors import OperatorError
+from chatserver.limits import (
+    BUS_CONNECT_TIMEOUT,
+    BUS_LEAST_PAYLOAD,
+    BUS_PENDING,
+    BUS_PING_INTERVAL,
+    BUS_RETRY_INTERVAL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard on `subject`. A refusal has no data: nobody listens to what was said."""
+
+    subject: str
+    data: bytes
+    is_refusal: bool = False
+
+
+class Subscription(Protocol):
+    """That somebody listens to a subject."""
+
+    def cancel(self) -> None:
+        """Listen no more. What is under way may still be heard."""
+
+
+class Bus(Protocol):
+    """Carries messages to whoever listens, once at most, each sender's in their order.
+
+    Nobody hears what they say themselves.
+    """
+
+    @property
+    def is_up(self) -> bool:
+        """Whether what is said now can be heard."""
+
+    def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
+        """Say `data` to all who listen to `subject`.
+
+        :param answer_to: the subject on which to refuse it, if nobody does
+        """
+
+    def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> Subscription:
+        """Call `hear` with what is said on `subject`, in which a ``*`` is any word."""
+
+    def on_return(self, returned: Callable[[], None]) -> None:
+        """Call `returned` when the bus is up again after a time in which it was not."""
+
+
+class BusError(OperatorError):
+    """NATS can't be used. The text is one line for the operator, without a password."""
+
+    option = "cluster"
+
+
+@dataclass(frozen=True)
+class NatsAddress:
+    """Where NATS is, and what it wants to be shown.
+
+    :param servers: URLs, ``nats://`` or ``tls://``
+    :param prefix: what the subjects of this cluster begin with
+    :param tls: what its certificate is checked against, if it has one
+    :param token: a token; empty is none
+    :param credentials: the path of a file with a user's JWT and seed; empty is none
+    """
+
+    servers: tuple[str, ...]
+    prefix: str
+    tls: ssl.SSLContext | None = None
+    token: str = field(default="", repr=False)
+    credentials: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of a connection."""
+        options: dict[str, Any] = {
+            "servers": list(self.servers),
+            "name": "asyncchat",
+            "no_echo": True,
+            "connect_timeout": BUS_CONNECT_TIMEOUT,
+            "ping_interval": BUS_PING_INTERVAL,
+            "pending_size": BUS_PENDING,
+        }
+        if self.tls is not None:
+            options["tls"] = self.tls
+        if self.token:
+            options["token"] = self.token
+        if self.credentials:
+            options["user_credentials"] = self.credentials
+        return options
+
+
+def try_bus(address: NatsAddress) -> None:
+    """Connect to NATS and close. This blocks, in an event loop of its own.
+
+    :raises BusError: that does not work
+    """
+    asyncio.run(_try(address))
+
+
+async def _try(address: NatsAddress) -> None:
+    where = ", ".join(address.servers)
+    told: list[Exception] = []
+
+    async def tell(error: Exception) -> None:
+        told.append(error)
+
+    client = Client()
+    try:
+        await asyncio.wait_for(
+            client.connect(
+                **address.options(), allow_reconnect=False, max_reconnect_attempts=0, error_cb=tell
+            ),
+            len(address.servers) * 2 * BUS_CONNECT_TIMEOUT,
+        )
+        if client.max_payload < BUS_LEAST_PAYLOAD:
+            raise BusError(_too_small(client.max_payload))
+        found: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        subject = f"{address.prefix}.lookup.try"
+        await client.subscribe(subject, future=found)
+        await client.publish(f"{address.prefix}.machine.try", b"", reply=subject)
+        await client.flush(BUS_CONNECT_TIMEOUT)
+        await asyncio.wait_for(found, BUS_CONNECT_TIMEOUT)
+    except Exception as error:  # nats-py, TLS, the file of credentials: each has its own.
+        raise BusError(_explain(where, [*told, error])) from None
+    finally:
+        with suppress(Exception):
+            await client.close()
+
+
+def _too_small(max_payload: int) -> str:
+    return (
+        f"messages may have {max_payload} bytes there, which is too few: set max_payload to"
+        f" {BUS_LEAST_PAYLOAD} at least"
+    )
+
+
+def _explain(where: str, errors: list[Exception]) -> str:
+    """Return in one line what is wrong, from the first error that says something."""
+    texts = [text for error in errors if (text := str(error).strip())]
+    why = texts[0].splitlines()[0] if texts else type(errors[-1]).__name__
+    why = why.removeprefix("nats: ")
+    if isinstance(errors[-1], asyncio.TimeoutError) and not texts:
+        why = "no answer"
+    return f"NATS at {where} cannot be used: {why}; see whether it runs, and who may use it"
+
+
+class NatsSubscription:
+    """A subscription of a `NatsBus`."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self._bus = bus
+        self.made: Any = None
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """See `Subscription`."""
+        self.is_cancelled = True
+        self._bus.do(self._unsubscribe)
+
+    async def _unsubscribe(self) -> None:
+        if self.made is not None:
+            await self.made.unsubscribe()
+
+
+class NatsBus:
+    """A `Bus` that is a connection to NATS. It is made in `start`, and made anew when it breaks.
+
+    :param address: where NATS is
+    """
+
+    _log = Logger()
+
+    def __init__(self, address: NatsAddress) -> None:
+        self._address = address
+        self._prefix = f"{address.prefix}."
+        self._client = Client()
+        self._returned: list[Callable[[], None]] = []
+        self._is_away = True
+        # What is to be done, in its order: nats-py's own methods wait in between.
+        self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_up(self) -> bool:
+        """See `Bus`."""
+        return bool(self._client.is_connected)
+
+    def start(self) -> None:
+        """Connect, and go on trying until that succeeds. The reactor must be asyncio's."""
+        self._tasks = [asyncio.get_running_loop().create_task(self._run())]
+
+    def stop(self) -> Deferred[None]:
+        """Send what waits, and close the connection. Fires when that is done."""
+        return Deferred.fromFuture(asyncio.ensure_future(self._stop()))
+
+    def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
+        """See `Bus`. While NATS is away that is for nothing: it would be old when it came there."""
+        if not self.is_up:
+            return
+        reply = self._prefix + answer_to if answer_to else ""
+        self.do(lambda: self._client.publish(self._prefix + subject, data, reply))
+
+    def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> NatsSubscription:
+        """See `Bus`."""
+        subscription = NatsSubscription(self)
+
+        async def heard(message: Msg) -> None:
+            if not subscription.is_cancelled:
+                is_refusal = (message.headers or {}).get("Status") == "503"
+                hear(Heard(message.subject.removeprefix(self._prefix), message.data, is_refusal))
+
+        async def subscribe() -> None:
+            if not subscription.is_cancelled:
+                subscription.made = await self._client.subscribe(self._prefix + subject, cb=heard)
+
+        self.do(subscribe)
+        return subscription
+
+    def on_return(self, returned: Callable[[], None]) -> None:
+        """See `Bus`."""
+        self._returned.append(returned)
+
+    def do(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` behind all that is to be done already."""
+        self._work.put_nowait(work)
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._client.connect(
+                    **self._address.options(),
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=BUS_RETRY_INTERVAL,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._connected,
+                    error_cb=self._failed,
+                )
+            except Exception as error:
+                self._tell(error)
+                await asyncio.sleep(BUS_RETRY_INTERVAL)
+            else:
+                await self._connected()
+                return
+
+    async def _run(self) -> None:
+        """Connect, and do what is to be done, one after the other."""
+        await self._connect()
+        while True:
+            work = await self._work.get()
+            try:
+                await work()
+            except nats.errors.Error as error:
+                self._tell(error)
+            except Exception:
+                self._log.failure("A fault of the server's, towards NATS")
+
+    async def _stop(self) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def finish() -> None:
+            done.set_result(None)
+
+        self.do(finish)
+        with suppress(Exception):
+            await asyncio.wait_for(done, BUS_CONNECT_TIMEOUT)
+        for task in self._tasks:
+            task.cancel()
+        with suppress(Exception):
+            await asyncio.wait_for(self._client.close(), BUS_CONNECT_TIMEOUT)
+
+    async def _connected(self) -> None:
+        if self._client.max_payload < BUS_LEAST_PAYLOAD:
+            self._log.error("NATS: {reason}", reason=_too_small(self._client.max_payload))
+        where = self._client.connected_url
+        self._log.info("NATS: connected to {where}", where="" if where is None else where.netloc)
+        self._is_away = False
+        for each in self._returned:
+            each()
+
+    async def _disconnected(self) -> None:
+        self._tell(ConnectionError("the connection is lost"))
+
+    async def _failed(self, error: Exception) -> None:
+        self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        """Log `error`; once for each time in which the bus is away."""
+        if self.is_up:
+            self._log.warn("NATS: {reason}", reason=str(error) or type(error).__name__)
+        elif not self._is_away:
+            self._is_away = True
+            self._log.error(
+                "NATS is away: {reason}; users of other machines can't be reached",
+                reason=str(error) or type(error).__name__,
+            )

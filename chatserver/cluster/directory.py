@@ -1,0 +1,336 @@
+"""Who is online on this machine of a cluster, and how those on the others are found.
+
+Each user who is online is a subject of the bus to which their machine listens. So there is no table
+of who is online that could go stale: a machine that dies takes its subjects with it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from secrets import token_hex
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chatserver.addresses import Address
+from chatserver.cluster.bus import Bus, Heard, Subscription
+from chatserver.cluster.links import Link, RemoteUser
+from chatserver.cluster.messages import (
+    VERSION,
+    Located,
+    Login,
+    Lookup,
+    UnreadableError,
+    decode_announcement,
+    decode_frame,
+    decode_location,
+    encode,
+)
+from chatserver.conversation import Conversation
+from chatserver.credentials import MAX_LOGIN_NAME_BYTES
+from chatserver.directory import LocalDirectory
+from chatserver.limits import (
+    CLUSTER_ANSWER_TIMEOUT,
+    CLUSTER_BEAT_INTERVAL,
+    INVITATION_TIMEOUT,
+)
+from chatserver.packets import Command, ErrorCode
+from chatserver.rates import Rate
+from chatserver.users import Answer, Delivery, Invitation, Peer, User
+
+TakeLogins = Callable[[int], Deferred[list[int]]]
+"""Takes so many numbers, each greater than all that any machine has taken before."""
+
+
+class ClusterDirectory(LocalDirectory):
+    """The `Directory` of a machine in a cluster.
+
+    :param bus: carries between the machines
+    :param take_logins: numbers logins, so that of two logins of one account the later one is known
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        bus: Bus,
+        take_logins: TakeLogins,
+        invitation_timeout: float | None = INVITATION_TIMEOUT,
+        invitations: Rate | None = None,
+    ) -> None:
+        super().__init__(clock, invitation_timeout, invitations)
+        self.machine = token_hex(6)
+        self._bus = bus
+        self._take_logins = take_logins
+        self._entering: list[User] = []
+        self._is_numbering = False
+        self._logins: dict[int, User] = {}
+        self._presences: dict[User, _Presence] = {}
+        self._links: dict[str, Link] = {}
+        self._lookups: dict[int, _Lookup] = {}
+        self._lookup_numbers = count(1)
+        self._beating = LoopingCall(self._beat)
+        self._beating.clock = clock
+
+    def start(self) -> None:
+        """Begin to listen to the other machines."""
+        self._bus.subscribe(f"machine.{self.machine}", self._received)
+        self._bus.subscribe(f"lookup.{self.machine}.*", self._located)
+        self._bus.on_return(self._announce_all)
+
+    def close(self) -> None:
+        """See `Directory`. The other machines are told: nobody here is in their users' way."""
+        for user in list(self._presences):
+            self._forget_presence(user)
+        super().close()
+        for link in self._links.values():
+            link.close()
+
+    def stop(self) -> None:
+        """Listen to the other machines no more. To be called after `close`, when all is sent."""
+        if self._beating.running:
+            self._beating.stop()
+        for lookup in self._lookups.values():
+            lookup.timeout.cancel()
+        self._lookups.clear()
+        for link in self._links.values():
+            link.stop()
+
+    # --- Coming and going -----------------------------------------------------------------
+
+    def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
+        """See `Directory`. It is told once the login has its number."""
+        self._entering.append(
+            User(name, conversation, address, self._clock, self._invitation_timeout)
+        )
+        self._number_logins()
+
+    def depart(self, name: bytes) -> None:
+        """See `Directory`."""
+        self._forget_presence(self._users[name])
+        super().depart(name)
+
+    def _number_logins(self) -> None:
+        """Take numbers for all who enter: one question at a time keeps them in their order."""
+        if self._is_numbering or not self._entering:
+            return
+        self._is_numbering = True
+        entering, self._entering = self._entering, []
+
+        def done(result: list[int] | Failure) -> None:
+            self._is_numbering = False
+            if isinstance(result, Failure):
+                for user in entering:
+                    user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
+            else:
+                for user, number in zip(entering, result, strict=True):
+                    user.login = number
+                    self._add(user)
+            self._number_logins()
+
+        self._take_logins(len(entering)).addBoth(done)
+
+    def _add(self, user: User) -> None:
+        presence = _Presence(
+            self._bus.subscribe(_subject(user.name), lambda heard: self._hear(user, heard))
+        )
+        self._presences[user] = presence
+        self._logins[user.login] = user
+        self._announce(user)
+        # Once more: while two hear of each other for the first time, neither may hear this.
+        presence.announcing = self._clock.callLater(CLUSTER_ANSWER_TIMEOUT, self._announce, user)
+        super()._add(user)
+
+    def _forget_presence(self, user: User) -> None:
+        presence = self._presences.pop(user)
+        del self._logins[user.login]
+        presence.subscription.cancel()
+        if presence.announcing is not None and presence.announcing.active():
+            presence.announcing.cancel()
+
+    def _announce(self, user: User) -> None:
+        """Tell whoever has a user of this name of their login here."""
+        self._bus.publish(_subject(user.name), encode(Login(VERSION, user.login)))
+
+    def _announce_all(self) -> None:
+        for user in self._presences:
+            self._announce(user)
+
+    def _hear(self, user: User, heard: Heard) -> None:
+        """Take what is said to all who have a user of this name."""
+        try:
+            message = decode_announcement(heard.data)
+        except UnreadableError as error:
+            self._log_unreadable(heard, error)
+            return
+        if user not in self._presences:
+            return  # It was under way when they left.
+        if isinstance(message, Lookup):
+            self._bus.publish(
+                f"lookup.{message.machine}.{message.request}",
+                encode(Located(VERSION, self.machine, user.login)),
+            )
+        elif message.number > user.login:
+            self._log.info(
+                "Replaced: {older} by a login on another machine",
+                older=str(user),
+                network=user.network,
+            )
+            self.depart(user.name)
+            user.conversation.replaced()
+        elif message.number < user.login:
+            self._announce(user)
+
+    # --- Finding others -------------------------------------------------------------------
+
+    def _find(self, name: bytes) -> Peer | None:
+        if (user := super()._find(name)) is not None:
+            return user
+        return _Elsewhere(self, name) if 0 < len(name) <= MAX_LOGIN_NAME_BYTES else None
+
+    def look_up(self, name: bytes, found: Callable[[RemoteUser | ErrorCode], None]) -> None:
+        """Ask where `name` is online, and call `found` with that user, or why there is none."""
+        if not self._bus.is_up:
+            found(ErrorCode.FAILED)
+            return
+        number = next(self._lookup_numbers)
+        timeout = self._clock.callLater(
+            CLUSTER_ANSWER_TIMEOUT, self._end_lookup, number, ErrorCode.FAILED
+        )
+        self._lookups[number] = _Lookup(name, found, timeout)
+        self._bus.publish(
+            _subject(name),
+            encode(Lookup(VERSION, self.machine, number)),
+            answer_to=f"lookup.{self.machine}.{number}",
+        )
+
+    def _located(self, heard: Heard) -> None:
+        number = int(heard.subject.rpartition(".")[2])
+        lookup = self._lookups.get(number)
+        if lookup is None:
+            return  # Somebody else has answered before.
+        if heard.is_refusal:
+            self._end_lookup(number, ErrorCode.NOT_ONLINE)
+            return
+        try:
+            located = decode_location(heard.data)
+        except UnreadableError as error:
+            self._log_unreadable(heard, error)
+            return
+        self._end_lookup(number, self._link(located.machine).user(located.login, lookup.name))
+
+    def _end_lookup(self, number: int, result: RemoteUser | ErrorCode) -> None:
+        lookup = self._lookups.pop(number)
+        if lookup.timeout.active():
+            lookup.timeout.cancel()
+        lookup.found(result)
+
+    # --- The other machines ---------------------------------------------------------------
+
+    def _link(self, machine: str) -> Link:
+        link = self._links.get(machine)
+        if link is None:
+            subject = f"machine.{machine}"
+            link = self._links[machine] = Link(
+                self.machine,
+                machine,
+                self._clock,
+                lambda data: self._bus.publish(subject, data),
+                self._logins,
+            )
+            if not self._beating.running:
+                self._beating.start(CLUSTER_BEAT_INTERVAL, now=False)
+        return link
+
+    def _received(self, heard: Heard) -> None:
+        try:
+            self._link(decode_frame(heard.data).sender).received(heard.data)
+        except UnreadableError as error:
+            self._log_unreadable(heard, error)
+
+    def _beat(self) -> None:
+        for machine, link in list(self._links.items()):
+            if link.is_forgotten:
+                del self._links[machine]
+            else:
+                link.beat()
+        if not self._links:
+            self._beating.stop()
+
+    def _log_unreadable(self, heard: Heard, error: UnreadableError) -> None:
+        self._log.warn(
+            "Unreadable: what came over the bus for {subject}: {reason}",
+            subject=heard.subject,
+            reason=str(error),
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Presence:
+    """That a user is online is known to the bus."""
+
+    subscription: Subscription
+    announcing: IDelayedCall | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Lookup:
+    """Where `name` is has been asked."""
+
+    name: bytes
+    found: Callable[[RemoteUser | ErrorCode], None]
+    timeout: IDelayedCall
+
+
+class _Elsewhere:
+    """Somebody who is not online here: a `Peer` who is looked for once there is an invitation."""
+
+    def __init__(self, directory: ClusterDirectory, name: bytes) -> None:
+        self.name = name
+        self._directory = directory
+
+    def offered(self, invitation: Invitation, answer: Answer) -> None:
+        """See `Peer`."""
+
+        def found(result: RemoteUser | ErrorCode) -> None:
+            if isinstance(invitation.inviter, User) and invitation.inviter.is_gone:
+                answer(ErrorCode.NOT_ONLINE)
+            elif isinstance(result, RemoteUser):
+                invitation.invitee = result
+                result.offered(invitation, answer)
+            else:
+                answer(result)
+
+        self._directory.look_up(self.name, found)
+
+    # Nothing else can be done to somebody who has not been found.
+
+    def withdrawn(self, invitation: Invitation) -> None:
+        """See `Peer`."""
+
+    def accepted(self, invitation: Invitation, answer: Answer) -> None:
+        """See `Peer`."""
+
+    def ended(self, invitation: Invitation, code: ErrorCode) -> None:
+        """See `Peer`."""
+
+    def said(self, sender: User, texts: Sequence[bytes], ticket: Delivery) -> None:
+        """See `Peer`."""
+
+    def left(self, leaver: User) -> None:
+        """See `Peer`."""
+
+    def held(self, reader: User, is_held: bool) -> None:
+        """See `Peer`."""
+
+
+def _subject(name: bytes) -> str:
+    """Return the subject of a user: any bytes as a word of letters, digits, ``-`` and ``_``."""
+    return f"user.{urlsafe_b64encode(name).decode().rstrip('=')}"

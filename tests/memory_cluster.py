@@ -1,0 +1,192 @@
+"""A whole cluster in memory: some machines, and a bus whose every message is the test's."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from twisted.internet.defer import Deferred, succeed
+
+from chatserver.cluster.bus import Heard
+from chatserver.cluster.directory import ClusterDirectory
+from chatserver.factory import ChatFactory
+from chatserver.limits import INVITATION_TIMEOUT, ConnectionLimits
+from chatserver.rates import Rate
+from chatserver.testing import MemoryTransport, server_certificate
+from chatserver.tls import TLSFactory
+from tests.memory import MemoryClient, MemoryServer
+
+
+@dataclass(eq=False)
+class MemorySubscription:
+    """Somebody listens to `pattern`."""
+
+    bus: MemoryBus
+    pattern: str
+    hear: Callable[[Heard], None]
+    is_active: bool = True
+
+    def cancel(self) -> None:
+        """See `Subscription`."""
+        self.is_active = False
+        self.bus.nats.subscriptions.remove(self)
+
+
+@dataclass(eq=False)
+class MemoryBus:
+    """One machine's connection to `MemoryNats`.
+
+    While it `is_up` is false nothing comes and nothing goes. While it `is_hung` what comes waits,
+    and the machine does not know.
+    """
+
+    nats: MemoryNats
+    is_up: bool = True
+    is_hung: bool = False
+    returned: list[Callable[[], None]] = field(default_factory=list)
+
+    def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
+        """See `Bus`."""
+        if self.is_up:
+            self.nats.publish(self, subject, data, answer_to)
+
+    def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> MemorySubscription:
+        """See `Bus`."""
+        subscription = MemorySubscription(self, subject, hear)
+        self.nats.subscriptions.append(subscription)
+        return subscription
+
+    def on_return(self, returned: Callable[[], None]) -> None:
+        """See `Bus`."""
+        self.returned.append(returned)
+
+    def go(self) -> None:
+        """Lose the connection, and what is under way to this machine."""
+        self.is_up = False
+        for way, queue in self.nats.ways.items():
+            if way[1] is self:
+                queue.clear()
+
+    def come_back(self) -> None:
+        """Be connected again."""
+        self.is_up = True
+        for each in self.returned:
+            each()
+
+
+class MemoryNats:
+    """Carries messages from each machine to each other in their order.
+
+    :param chance: which way is carried on next; None is in turn
+    """
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._chance = chance
+        self.subscriptions: list[MemorySubscription] = []
+        self.ways: dict[tuple[MemoryBus, MemoryBus], deque[tuple[MemorySubscription, Heard]]] = (
+            defaultdict(deque)
+        )
+        self.count = 0
+
+    def publish(self, sender: MemoryBus, subject: str, data: bytes, answer_to: str) -> None:
+        """Put `data` on its way to all who listen to `subject`."""
+        self.count += 1
+        is_heard = False
+        for each in self.subscriptions:
+            if fnmatchcase(subject, each.pattern):
+                is_heard = True
+                if each.bus is not sender and each.bus.is_up:
+                    self.ways[sender, each.bus].append((each, Heard(subject, data)))
+        if answer_to and not is_heard:
+            for each in self.subscriptions:
+                if fnmatchcase(answer_to, each.pattern):
+                    self.ways[each.bus, each.bus].append((each, Heard(answer_to, b"", True)))
+
+    def carry(self) -> bool:
+        """Carry one message. Return whether there was any."""
+        ways = [
+            way for way, queue in self.ways.items() if queue and way[1].is_up and not way[1].is_hung
+        ]
+        if not ways:
+            return False
+        way = ways[0] if self._chance is None else self._chance.choice(ways)
+        subscription, heard = self.ways[way].popleft()
+        if subscription.is_active:
+            subscription.hear(heard)
+        return True
+
+
+class MemoryMachine:
+    """One machine of a `MemoryCluster`."""
+
+    def __init__(
+        self,
+        cluster: MemoryCluster,
+        limits: ConnectionLimits | None,
+        invitation_timeout: float,
+        invitations: Rate | None,
+    ) -> None:
+        self.bus = MemoryBus(cluster.nats)
+        self.online = ClusterDirectory(
+            cluster.clock, self.bus, cluster.take_logins, invitation_timeout, invitations
+        )
+        self.online.start()
+        self.factory = ChatFactory(cluster.authenticator, self.online, cluster.clock, limits)
+        self.tls_factory = TLSFactory(self.factory, server_certificate().tls_options, cluster.clock)
+
+
+class MemoryCluster(MemoryServer):
+    """Some machines that are one server: its clients are on one after the other.
+
+    :param chance: in which order messages between the machines arrive; None is as they were sent
+    """
+
+    def __init__(
+        self,
+        limits: ConnectionLimits | None = None,
+        invitation_timeout: float = INVITATION_TIMEOUT,
+        invitations: Rate | None = None,
+        machines: int = 2,
+        chance: random.Random | None = None,
+    ) -> None:
+        super().__init__(limits, invitation_timeout, invitations)
+        self.nats = MemoryNats(chance)
+        self.logins = 0
+        self.machines = [
+            MemoryMachine(self, limits, invitation_timeout, invitations) for _ in range(machines)
+        ]
+        self.next_machine = 0
+
+    def take_logins(self, count: int) -> Deferred[list[int]]:
+        """Number logins, as the database does."""
+        first, self.logins = self.logins + 1, self.logins + count
+        return succeed(list(range(first, self.logins + 1)))
+
+    def accept(self, port: int) -> MemoryTransport:
+        """Let the next client come to the next machine."""
+        machine = self.machines[self.next_machine]
+        self.next_machine = (self.next_machine + 1) % len(self.machines)
+        self.factory, self.tls_factory = machine.factory, machine.tls_factory
+        return super().accept(port)
+
+    def connect_to(self, machine: int) -> MemoryClient:
+        """Return a new client, connected to one of the machines."""
+        self.next_machine = machine
+        return self.connect()
+
+    def run(self) -> None:
+        """Carry bytes and messages until nothing happens any more."""
+        super().run()
+        while self.nats.carry():
+            super().run()
+
+    def shut_down(self) -> bool:
+        """Let all machines go down. Return whether all connections have ended."""
+        down = [machine.factory.shut_down() for machine in self.machines]
+        self.run()
+        for machine in self.machines:
+            machine.online.stop()
+        return all(each.called for each in down)
