@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -27,21 +27,30 @@ def bound_buffers(transport: Any) -> None:
     transport.bufferSize = BUFFER_SIZE
 
 
-def count_waiting(transport: Any) -> int:
-    """Return how many bytes `transport`, TLS over TCP, has that the client does not have yet.
+class Progress(NamedTuple):
+    """How many bytes wait for a client, and how many it has taken."""
+
+    waiting: int
+    taken: int
+
+
+def progress(transport: Any) -> Progress:
+    """Return how far what was given to `transport`, TLS over TCP, has come to the client.
 
     A transport tells when all is sent, but not that some is: a reader that is slow would look
-    like one that has stalled. So this reads what `twisted.internet.abstract` keeps; the TLS layer
-    passes the names through, and where they are missing nothing is known to wait. What the
-    operating system has counts as well: often megabytes, of which the client takes its time to
-    acknowledge any.
+    like one that has stalled. So this reads what `twisted.internet.abstract` and `WriteThrough`
+    keep; the TLS layer passes the names through, and where they are missing nothing is known to
+    wait. What the operating system has waits as well: often megabytes, of which the client takes
+    its time to acknowledge any.
     """
     try:
         unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        written = transport.bytes_written
         descriptor = transport.fileno()
     except AttributeError:
-        return 0
-    return int(unsent) + _count_unacknowledged(descriptor)
+        return Progress(0, 0)
+    waiting = int(unsent) + _count_unacknowledged(descriptor)
+    return Progress(waiting, written - waiting)
 
 
 def _count_unacknowledged(descriptor: int) -> int:
@@ -60,7 +69,7 @@ class StallWatch:
 
     :param clock: the clock to look by
     :param timeout: seconds in which nothing is taken until `stalled` is called; None is never
-    :param waiting: how many bytes wait, as `count_waiting` says
+    :param look: how far the client has come, as `progress` says
     :param stalled: called once, a tenth of `timeout` late at most
     """
 
@@ -68,21 +77,19 @@ class StallWatch:
         self,
         clock: IReactorTime,
         timeout: float | None,
-        waiting: Callable[[], int],
+        look: Callable[[], Progress],
         stalled: Callable[[], object],
     ) -> None:
         self._clock = clock
         self._interval = None if timeout is None else timeout / STALL_LOOKS
-        self._waiting = waiting
+        self._progress = look
         self._stalled = stalled
         self._next_look: IDelayedCall | None = None
-        self._written = 0
         self._taken: int | None = None
         self._looks_left = STALL_LOOKS
 
-    def wrote(self, size: int) -> None:
-        """Count `size` more bytes, and look, unless that happens already."""
-        self._written += size
+    def wrote(self) -> None:
+        """Something was written: look from now on, unless that happens already."""
         if self._next_look is None:
             self._taken = None
             self._look_later()
@@ -95,11 +102,9 @@ class StallWatch:
 
     def _look(self) -> None:
         self._next_look = None
-        waiting = self._waiting()
+        waiting, taken = self._progress()
         if not waiting:
             return
-        # A little less than the client has: TLS adds some bytes to what waits.
-        taken = self._written - waiting
         if self._taken is None or taken > self._taken:
             self._taken = taken
             self._looks_left = STALL_LOOKS

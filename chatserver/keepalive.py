@@ -8,6 +8,9 @@ from typing import Any
 
 from chatserver.limits import KEEP_ALIVE
 
+_MOST = 2**31 - 1
+"""The greatest value of an option of a socket: in milliseconds, 24 days."""
+
 
 def keep_alive(transport: Any, user_timeout: float | None) -> None:
     """Look after the connection of `transport`, TLS over TCP, by `KEEP_ALIVE`.
@@ -21,7 +24,7 @@ def keep_alive(transport: Any, user_timeout: float | None) -> None:
         handle = transport.transport.getHandle()  # below TLS
         options = KEEP_ALIVE.copy()
         if user_timeout is not None:
-            options["TCP_USER_TIMEOUT"] = int(user_timeout * 1000)
+            options["TCP_USER_TIMEOUT"] = min(int(user_timeout * 1000), _MOST)
         for name, value in options.items():
             if (option := getattr(socket, name, None)) is not None:
                 handle.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -27,7 +27,7 @@ from chatserver.errors import OperatorError
 from chatserver.limits import LISTEN_BACKLOG
 from chatserver.proxied import ProxiedTLSFactory
 from chatserver.tls import TLSFactory
-from chatserver.writing import WriteThroughServer
+from chatserver.writing import write_through
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
@@ -88,8 +88,9 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
         raise ListenError(f"--port {description}: does not listen at once; give a tcp: endpoint")
     (port,) = outcome
     if IListeningPort.providedBy(port):
-        if isinstance(port, Port):  # It is a TCP port, and not one of a Windows reactor's.
-            port.transport = WriteThroughServer
+        # Of a Windows reactor's port it stays what it is.
+        if isinstance(port, Port):
+            port.transport = write_through(port.transport)
         return port
     raise _explain(description, port.value) from None
 

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.addresses import Address, parse_address
-from chatserver.backpressure import StallWatch, bound_buffers, count_waiting
+from chatserver.backpressure import StallWatch, bound_buffers, progress
 from chatserver.conversation import (
     Authenticator,
     Core,
@@ -109,11 +109,9 @@ class PacketReceiver(Protocol):
         """Override: nothing more will come, and all that came is handed over."""
         raise NotImplementedError
 
-    def sendPackets(self, packets: Iterable[Packet]) -> int:
-        """Send `packets` to the other side. Return their size in bytes."""
-        data = b"".join(map(encode, packets))
-        self.transport.write(data)
-        return len(data)
+    def sendPackets(self, packets: Iterable[Packet]) -> None:
+        """Send `packets` to the other side."""
+        self.transport.write(b"".join(map(encode, packets)))
 
     def dataReceived(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -228,7 +226,7 @@ class ChatProtocol(PacketReceiver):
         self._conversation = converse(self._core)
         self._limits = limits
         self._stall_watch = StallWatch(
-            clock, limits.stall_timeout, lambda: count_waiting(self.transport), self._stalled
+            clock, limits.stall_timeout, lambda: progress(self.transport), self._stalled
         )
         self._connections = connections
         self._deadline: IDelayedCall | None = None
@@ -350,7 +348,8 @@ class ChatProtocol(PacketReceiver):
     def send(self, *packets: Packet) -> None:
         """See `Wire`."""
         if self._phase is _Phase.OPEN:
-            self._stall_watch.wrote(self.sendPackets(packets))
+            self.sendPackets(packets)
+            self._stall_watch.wrote()
 
     def pause(self) -> None:
         """See `Wire`. It lasts `SLOWDOWN_PAUSE`."""

@@ -123,6 +123,7 @@ class MemoryTransport(FileDescriptor):
         self.is_reading = self.is_writing = False
         self.has_no_delay = False
         self.is_kept_alive = False
+        self.bytes_written = 0
         self._peer = peer
         self._host = host
         self.connected = 1
@@ -148,6 +149,11 @@ class MemoryTransport(FileDescriptor):
         self.is_writing = False
 
     # What a socket does.
+
+    def write(self, data: bytes) -> None:
+        """Keep `data` until it is sent, and count it."""
+        self.bytes_written += len(data)
+        super().write(data)
 
     def writeSomeData(self, data: bytes) -> int:
         """Give the network what it takes of `data`; return how much that is."""

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -48,6 +49,8 @@ class TLSTransport(BufferingTLSTransport):
     after that: a client that does not read would stay as if it were there. And it handles all that
     is read in one go: thousands of records, in some of which there is nothing for the application.
     """
+
+    _log = Logger()
 
     factory: TLSFactory
     _refusal: str | None = None
@@ -113,10 +116,16 @@ class TLSTransport(BufferingTLSTransport):
     def _feed(self) -> None:
         self._next_feed = None
         self._has_begun = True
-        if data := self._records.take(RECORDS_PER_TURN):
-            self.factory.writes.run(super().dataReceived, data)
-        if self.transport.disconnecting:  # type: ignore[union-attr]
-            cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
+        try:
+            if data := self._records.take(RECORDS_PER_TURN):
+                self.factory.writes.run(super().dataReceived, data)
+            if self.transport.disconnecting:  # type: ignore[union-attr]
+                cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
+        except Exception:
+            # The reactor would do the same, but it is not always who calls this.
+            self._log.failure("Cut off, a fault of the server's: {peer}", peer=self.getPeer())  # type: ignore[no-untyped-call]
+            self.abortConnection()  # type: ignore[no-untyped-call]
+            return
         if self._records.has_record and self.connected:
             self._feed_later()
         self._read_or_not()

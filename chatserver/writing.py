@@ -9,20 +9,32 @@ together is known: what was written while something was read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
+from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
 from chatserver.turns import PendingCall
 
+if TYPE_CHECKING:
+    _Connection = tcp.Server
+else:
+    _Connection = object
 
-class WriteThroughServer(Server):
-    """A TCP connection that sends at once, and asks the reactor only about what is left."""
+
+class WriteThrough(_Connection):
+    """Lets a connection send at once, and ask the reactor only about what is left."""
+
+    bytes_written = 0
+    """How many bytes it was given, sent or not."""
 
     def write(self, data: bytes) -> None:
         """Send `data`, or keep what can't be sent now."""
         is_open = self.connected and not self._writeDisconnected
+        if is_open:
+            self.bytes_written += len(data)
         if is_open and data and not (self.dataBuffer or self._tempDataLen):
             sent = self.writeSomeData(data)
             # An error is met again, and handled, when the reactor writes.
@@ -31,6 +43,12 @@ class WriteThroughServer(Server):
                     return
                 data = data[sent:]
         super().write(data)  # type: ignore[no-untyped-call]
+
+
+@cache
+def write_through(connection: type[tcp.Server]) -> type[WriteThrough]:
+    """Return a class of Twisted's connections (TCP's, a UNIX socket's) that sends at once."""
+    return type(f"WriteThrough{connection.__name__}", (WriteThrough, connection), {})
 
 
 class WriteBatch:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from chatserver import backpressure
-from chatserver.backpressure import StallWatch, bound_buffers, count_waiting
+from chatserver.backpressure import Progress, StallWatch, bound_buffers, progress
 from chatserver.limits import BUFFER_SIZE
 
 
@@ -29,8 +29,8 @@ class BoundBuffersTests(TestCase):
         self.assertIsInstance(FileDescriptor.bufferSize, int)
 
 
-class CountWaitingTests(TestCase):
-    """`count_waiting`, on a real socket."""
+class ProgressTests(TestCase):
+    """`progress`, on a real socket."""
 
     def setUp(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -40,18 +40,19 @@ class CountWaitingTests(TestCase):
         self.addCleanup(self.reader.close)
         self.sender.setblocking(False)
         self.transport = SimpleNamespace(
-            dataBuffer=b"", offset=0, _tempDataLen=0, fileno=self.sender.fileno
+            dataBuffer=b"", offset=0, _tempDataLen=0, bytes_written=0, fileno=self.sender.fileno
         )
 
     def test_nothing(self) -> None:
         """Nothing waits when the client has all, and Twisted has nothing."""
-        self.assertEqual(count_waiting(self.transport), 0)
+        self.assertEqual(progress(self.transport), (0, 0))
 
     def test_in_twisted(self) -> None:
         """What Twisted has not handed over waits."""
         self.transport.dataBuffer, self.transport.offset = b"123456", 2
         self.transport._tempDataLen = 10
-        self.assertEqual(count_waiting(self.transport), 14)
+        self.transport.bytes_written = 20
+        self.assertEqual(progress(self.transport), (14, 6))
 
     def test_in_system(self) -> None:
         """What the operating system has waits too, and less of it when the client has read."""
@@ -59,19 +60,19 @@ class CountWaitingTests(TestCase):
             self.skipTest("this system does not tell what it has not sent")
         while select.select([], [self.sender], [], 0.1)[1]:
             self.sender.send(bytes(2**20))
-        full = count_waiting(self.transport)
+        full = progress(self.transport).waiting
         self.assertGreater(full, 0)
-        while count_waiting(self.transport) >= full:
+        while progress(self.transport).waiting >= full:
             self.assertTrue(self.reader.recv(2**16))
 
     def test_closed(self) -> None:
         """Of a socket that is closed nothing waits."""
         self.sender.close()
-        self.assertEqual(count_waiting(self.transport), 0)
+        self.assertEqual(progress(self.transport), (0, 0))
 
     def test_other_transports(self) -> None:
         """Of a transport that is not like Twisted's own nothing is known to wait."""
-        self.assertEqual(count_waiting(object()), 0)
+        self.assertEqual(progress(object()), (0, 0))
 
 
 class StallWatchTests(TestCase):
@@ -79,16 +80,21 @@ class StallWatchTests(TestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.waiting = 0
+        self.waiting = self.written = 0
         self.stalled: list[float] = []
         self.watch = StallWatch(
-            self.clock, 60, lambda: self.waiting, lambda: self.stalled.append(self.clock.seconds())
+            self.clock, 60, self.look, lambda: self.stalled.append(self.clock.seconds())
         )
 
+    def look(self) -> Progress:
+        """See `progress`."""
+        return Progress(self.waiting, self.written - self.waiting)
+
     def write(self, size: int, taken: int) -> None:
-        """Write `size` bytes to a client that takes `taken`; TLS adds some to each write."""
-        self.waiting += size + 22 - taken
-        self.watch.wrote(size)
+        """Write `size` bytes to a client that takes `taken`."""
+        self.written += size
+        self.waiting += size - taken
+        self.watch.wrote()
 
     def test_nothing_taken(self) -> None:
         """A client that takes nothing is told of, once, after the time-out and a tenth at most."""
@@ -116,13 +122,20 @@ class StallWatchTests(TestCase):
         """A client that takes all is not told of, though something new waits at each look."""
         self.write(10, taken=0)
         for _ in range(100):
-            self.write(10, taken=32)
+            self.write(10, taken=10)
+            self.clock.advance(6)
+        self.assertEqual(self.stalled, [])
+
+    def test_less_taken_than_written(self) -> None:
+        """A client that takes some all the time is not told of, however much more is written."""
+        for _ in range(100):
+            self.write(1000, taken=1)
             self.clock.advance(6)
         self.assertEqual(self.stalled, [])
 
     def test_done(self) -> None:
         """When nothing waits, nothing runs; it begins again with the next write."""
-        self.write(10, taken=32)
+        self.write(10, taken=10)
         self.clock.advance(6)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.write(10, taken=0)

@@ -8,10 +8,11 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet import reactor
+from twisted.internet.tcp import Server
 from twisted.internet.threads import blockingCallFromThread
 
 from chatserver.packets import Command, Packet, encode
-from chatserver.writing import WriteThroughServer
+from chatserver.writing import write_through
 from tests.test_server import OK, ServerCase, in_thread
 
 MESSAGES = 16
@@ -34,8 +35,8 @@ class CostTests(ServerCase):
         """Return what the server has called for `work`."""
         calls: Counter[str] = Counter()
         for owner, name in (
-            (WriteThroughServer, "doRead"),
-            (WriteThroughServer, "writeSomeData"),
+            (write_through(Server), "doRead"),
+            (write_through(Server), "writeSomeData"),
             (reactor, "addWriter"),
             (SSL.Connection, "send"),
         ):

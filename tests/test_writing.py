@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatserver.writing import WriteBatch, WriteThroughServer
+from chatserver.writing import WriteBatch, write_through
 
 
 class Socket:
@@ -49,7 +50,7 @@ class WriteThroughTests(SynchronousTestCase):
         """Return a connection whose socket takes `room` bytes."""
         self.reactor = Reactor()
         self.socket = Socket(room)
-        return WriteThroughServer(
+        return write_through(Server)(
             self.socket,
             None,
             ("192.0.2.1", 1),

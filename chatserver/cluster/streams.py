@@ -25,6 +25,8 @@ class Stream:
     :param machine: who this machine is
     :param clock: tells how long nothing was sent
     :param publish: sends bytes to the other machine
+    `used_at` is when something was sent, or came in its place, for the last time.
+
     :param broken: called when something is missing, or the other machine has begun anew: nothing
         that was under way will be answered
     """
@@ -40,7 +42,7 @@ class Stream:
         self._clock = clock
         self._publish = publish
         self._broken = broken
-        self.sent_at = clock.seconds()
+        self.used_at = self._sent_at = clock.seconds()
         self._begin()
 
     def _begin(self) -> None:
@@ -52,10 +54,10 @@ class Stream:
     def send(self, body: Body) -> None:
         """Send `body`, behind all that was sent before."""
         now = self._clock.seconds()
-        if now - self.sent_at > CLUSTER_REST:
+        if now - self.used_at > CLUSTER_REST:
             # The other machine may have forgotten that there is a stream.
             self._begin()
-        self.sent_at = now
+        self.used_at = self._sent_at = now
         self._sent += 1
         self._publish(encode_frame(self._machine, self._epoch, self._sent, body))
 
@@ -77,10 +79,11 @@ class Stream:
             self._their_epoch, self._received = frame.epoch, 0
         else:
             # Once for all that was under way when the stream broke, but again if that is of no use.
-            if not self._sent or self._clock.seconds() - self.sent_at >= CLUSTER_BEAT_INTERVAL / 2:
+            if not self._sent or self._clock.seconds() - self._sent_at >= CLUSTER_BEAT_INTERVAL / 2:
                 self._break("messages are missing")
             return False
         self._received += 1
+        self.used_at = self._clock.seconds()
         return True
 
     def _break(self, reason: str) -> None:
