@@ -65,17 +65,17 @@ def run(options: argparse.Namespace, report: Report) -> None:
         chats.end()
         troubles = server.troubles
 
-    for phase, span, spent, connections in (
-        ("none there", quiet, quiet_cpu, 0),
-        ("coming", arriving, None, None),
-        ("all idle", idling, idle_cpu, there),
+    for phase, span, spent, connections, memory in (
+        ("none there", quiet, quiet_cpu, 0, before),
+        ("coming", arriving, None, None, None),
+        ("all idle", idling, idle_cpu, there, after),
     ):
         report.row(
             phase=phase,
             seconds=span[1] - span[0],
             connections=connections,
             server_CPU_s=spent,
-            RSS_MB={0: before, None: None}.get(connections, after),
+            RSS_MB=memory,
             kB_each=(after - before) * 1000 / there if connections else None,
             lost=lost if connections else None,
             **figures(chats.latencies(span)),

@@ -90,11 +90,15 @@ def _measure(system: System, plan: Talk, seconds: float, measured: _Measured) ->
         time.sleep(seconds)
         outcome: Outcome = load.end()
         cpu, spent = system.cpu - cpu, time.monotonic() - begin
+    measured.lost += outcome.lost
+    if not outcome.delivered:
+        raise RuntimeError(
+            f"{system.name}: nothing was delivered, {outcome.lost} messages are lost"
+        )
     measured.cpu.append(cpu / outcome.delivered * 1e6)
     measured.rate.append(outcome.delivered / spent)
     measured.busy.append(cpu / spent)
     measured.latencies += (each * 1000 for each in outcome.latencies)
-    measured.lost += outcome.lost
 
 
 def _add_row(

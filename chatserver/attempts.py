@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chatserver.accounts import AccountsError, NotAuthenticatedError, TooBusyError
-from chatserver.limits import MAX_LOGINS_UNDER_WAY
+from chatserver.limits import MAX_WAITING_ATTEMPTS
 from chatserver.rates import Rate, SlidingWindow
 
 
@@ -88,7 +88,7 @@ class LoginAttempts:
     def _next_end(self, network: str) -> Deferred[None]:
         """Return what fires when an attempt from `network` has ended."""
         waiting = self._waiting.setdefault(network, deque())
-        if len(waiting) >= MAX_LOGINS_UNDER_WAY:
+        if len(waiting) >= MAX_WAITING_ATTEMPTS:
             raise TooBusyError(f"{len(waiting)} logins from there wait already")
         end: Deferred[None] = Deferred()
         waiting.append(end)

@@ -15,6 +15,7 @@ from chatserver.descriptors import auto_connections, connections_for, file_limit
 from chatserver.errors import OperatorError
 from chatserver.files import check_own
 from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
+from chatserver.logfile import check_kind
 from chatserver.options import AUTO, NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
 
@@ -141,8 +142,7 @@ def _log_file(options: Options) -> str:
         return "none but the terminal: only for twistd -n"
     check_own(options, "log-file")
     path: str = os.path.abspath(options["log-file"])
-    if os.path.isdir(path):
-        raise OperatorError(f"{path}: is a folder; name a file for the log", "log-file")
+    check_kind(path)
     folder = _existing_folder(path)
     if not os.path.isdir(folder):
         raise OperatorError(f"{folder}: is no folder for the log; name another file", "log-file")

@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -513,8 +514,11 @@ class Store:
         self._identity = self._identify_file()
         self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
         self._sockets: dict[Any, socket.socket] = {}
+        # Which connection a thread has used last, by the thread's number.
+        self._in_use: dict[int, Any] = {}
         if engine.url.get_backend_name() == "postgresql":
             sa.event.listen(engine, "do_connect", self._connect)
+            sa.event.listen(engine, "checkout", self._use)
             sa.event.listen(engine, "close", self._forget_socket)
 
     def find(self, name: str) -> StoredPassword | None:
@@ -612,16 +616,17 @@ class Store:
         """Close all connections. One is opened again when the store is used again."""
         self._engine.dispose()
 
-    def break_off(self) -> None:
-        """Break the connections to PostgreSQL: whoever waits for an answer fails at once.
+    def break_off(self, thread: int) -> None:
+        """Break the connection to PostgreSQL that `thread` uses: if it waits it fails at once.
 
         This does not block, and any thread may call it. It is for answers that will not come:
         the driver itself waits for ever, as long as the other side's machine, or a proxy,
         acknowledges what it was sent. (SQLite's own time-out needs no help.)
         """
-        for each in list(self._sockets.values()):
+        kept = self._sockets.get(self._in_use.get(thread))
+        if kept is not None:
             with contextlib.suppress(OSError):  # It has just ended by itself.
-                each.shutdown(socket.SHUT_RDWR)
+                kept.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, dialect: Any, _record: object, where: Any, how: Any) -> Any:
         """Connect, and keep the socket, before SQLAlchemy asks the database anything."""
@@ -632,7 +637,11 @@ class Store:
                 self._forget_socket(each, None)
         # A descriptor of its own: the connection's may be closed, and be another's, at any time.
         self._sockets[connection] = socket.socket(fileno=os.dup(connection.fileno()))
+        self._use(connection)
         return connection
+
+    def _use(self, connection: Any, *_: object) -> None:
+        self._in_use[threading.get_ident()] = connection
 
     def _forget_socket(self, connection: Any, _record: object) -> None:
         if (kept := self._sockets.pop(connection, None)) is not None:

@@ -114,7 +114,10 @@ class ChatFactory(Factory):
             self._all_gone = Deferred()
             self.online.close()
             for connection in list(self._connections):
-                connection.shut_down()
+                try:
+                    connection.shut_down()
+                except Exception:  # It is one connection's, and the others are to hear it.
+                    self._log.failure("Not shut down: {client}", client=str(connection))
             self._tell_if_all_gone()
         return self._all_gone
 

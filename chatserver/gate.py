@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
@@ -37,6 +38,8 @@ class Question(Generic[T]):
         self._lock = Lock()
         self._state: Literal["waiting", "begun", "given up"] = "waiting"
         self.deadline: Any = None
+        self.thread = 0
+        """The number of the thread that has begun with it."""
 
     @property
     def has_begun(self) -> bool:
@@ -54,6 +57,7 @@ class Question(Generic[T]):
             if self._state == "given up":
                 return None
             self._state = "begun"
+            self.thread = threading.get_ident()
         return self._function()
 
     def give_up(self) -> bool:
@@ -78,7 +82,7 @@ class Gate:
         after all
     :param overdue: the questions of all gates to `workers` that a thread is still at, though
         nobody waits for them any more
-    :param break_off: frees threads that wait for the database
+    :param break_off: frees a thread, by its number, that waits for the database
     """
 
     _log = Logger()
@@ -91,7 +95,7 @@ class Gate:
         what: str,
         timeout: float,
         overdue: set[Question[Any]],
-        break_off: Callable[[], None],
+        break_off: Callable[[int], None],
     ) -> None:
         self._reactor = reactor
         self._workers = workers
@@ -145,7 +149,7 @@ class Gate:
 
         More than once: it may have connected only after the last time.
         """
-        self._break_off()
+        self._break_off(question.thread)
         question.deadline = self._reactor.callLater(self._timeout, self._free, question)
 
     def _take_waiting(self) -> list[Question[Any]]:

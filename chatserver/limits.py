@@ -124,6 +124,10 @@ MAX_LOGINS_UNDER_WAY = 128
 hashing each, the last of them waits less than 4 s on one core: about as long as a person does
 before trying again."""
 
+MAX_WAITING_ATTEMPTS = MAX_LOGINS_UNDER_WAY
+"""Logins of one address that may wait until others of it have ended, and have shown whether
+`FAILED_LOGINS` lets them be tried: a fleet behind one router comes back all at once."""
+
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 HASHING_THREADS = max(1, _CORES - 1)
@@ -155,9 +159,10 @@ POSTGRESQL_SILENCE_TIMEOUT = 10_000
 """Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
 nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
 
-POSTGRESQL_STATEMENT_TIMEOUT = 10
+POSTGRESQL_STATEMENT_TIMEOUT = 4
 """Seconds that one question to PostgreSQL may take. Each finds one row by its key; what takes
-longer waits for a lock that somebody holds, and must not hold up the server's stop as well."""
+longer waits for a lock that somebody holds. Less than `DATABASE_TIMEOUT`: PostgreSQL itself ends
+what it can, and the connection stays."""
 
 NAMES_AT_ONCE = 1000
 """Names that are read from the accounts in one transaction: a few milliseconds."""

@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import (
     StandardIOEndpoint,
     TCP4ServerEndpoint,
@@ -19,8 +19,10 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
@@ -72,13 +74,18 @@ def listen(
     return _listen(reactor, description, make(factory, creator, reactor))
 
 
-def rehearse(reactor: Any, description: str) -> Deferred[Any]:
-    """Listen at `description` for a moment. Fires when that has ended.
+def rehearse(reactor: Any, description: str) -> None:
+    """Listen at `description` for a moment. The reactor need not run.
 
     :raises ListenError: as `listen` does
     """
     port: Any = _listen(reactor, description, Factory())
-    return maybeDeferred(port.stopListening)
+    if isinstance(port, Port):
+        # At once: a UNIX socket is a file, which would stay if the reactor never ran.
+        port.stopReading()
+        port.connectionLost(Failure(CONNECTION_DONE))
+    else:
+        port.stopListening()
 
 
 def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:

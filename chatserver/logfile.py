@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from typing import Any
 
 from twisted.python.logfile import LogFile as TwistedLogFile
@@ -38,6 +40,7 @@ def open_log_file(path: str) -> LogFile:
     :raises LogFileError: the file can't be opened for writing.
     """
     path = os.path.abspath(path)
+    check_kind(path)
     folder, name = os.path.split(path)
     # /dev/null and its like are written to and otherwise let alone: as root, a change of
     # mode or a rotation would take them from everybody on the machine.
@@ -56,6 +59,20 @@ def open_log_file(path: str) -> LogFile:
             f"{path}: the log cannot be written there: {error.strerror or type(error).__name__};"
             " let the server's user write there, or name another file"
         ) from error
+
+
+def check_kind(path: str) -> None:
+    """See whether a log can be at `path`, if there is something already.
+
+    :raises LogFileError: that is a folder, or a pipe or a socket, which may take nothing for as
+        long as it likes
+    """
+    if os.path.isdir(path):
+        raise LogFileError(f"{path}: is a folder; name a file for the log")
+    with contextlib.suppress(OSError):  # It is not there, or is found out to be unreadable later.
+        mode = os.stat(path).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            raise LogFileError(f"{path}: is a pipe; name a plain file, or - for the terminal only")
 
 
 class LogFile(TwistedLogFile):

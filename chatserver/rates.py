@@ -58,10 +58,10 @@ class SlidingWindow:
 
     It keeps one time for each event that counts, and nothing for keys of which none does.
 
-    (The limits package has this too, but there by the wall clock and in a thread, or for
+    (The limits package has this too, but there by the time of day and in a thread, or for
     a server of its own.)
 
-    :param clock: the clock to count by
+    :param clock: the clock to count by, which must not go back; see `chatserver.steady`
     :param seconds: how long an event counts
     """
 

@@ -37,6 +37,7 @@ from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
 from chatserver.renewal import Renewal, certificate_files
 from chatserver.signals import SighupHandler
+from chatserver.steady import steady
 from chatserver.systemd import Systemd
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+        steady(reactor)
     try:
         return _make_service(options, reactor)
     except OperatorError as error:

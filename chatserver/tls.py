@@ -76,12 +76,12 @@ class TLSTransport(BufferingTLSTransport):
         if self._allowance is not None:
             self._allowance -= len(data)
         self._records.feed(data)
-        if self._next_feed is None and not self._handshakeDone:
-            self._feed_later()
-        if self._next_feed is None:
+        if self._next_feed is None and self._handshakeDone:
             self._feed()
-        else:
-            self._read_or_not()
+            return
+        if self._next_feed is None and self._records.has_record:
+            self._feed_later()
+        self._read_or_not()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Take what is left of what came, and end."""

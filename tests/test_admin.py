@@ -595,6 +595,11 @@ class CheckTests(AdminCase):
         told = self.wrong("file limit", "--max-connections=449")
         self.assertIn("enough for 448 connections, but it should be for 449", told)
 
+    def test_unix_socket(self) -> None:
+        """To see whether a UNIX socket is free leaves no file behind."""
+        self.assertEqual(0, self.check("--port=unix:socket")[0])
+        self.assertEqual([], os.listdir("."))
+
     def test_log_file(self) -> None:
         """A place where no log can be written is told."""
         Path("file").write_text("", "utf-8")

@@ -304,12 +304,13 @@ class AnswerTests(TestCase):
         )
 
     def test_ack_and_error_are_not_refused(self) -> None:
-        """An Ack or Error that can't be granted is not answered, unless with LOST."""
+        """An Ack or Error that can't be granted is not answered, unless with LOST or FAILED."""
         for command in (Command.ACK, Command.ERROR):
             for code in ErrorCode:
                 world = world_in("deciding")
                 world.conversation.refused(command, code)
-                expected = [Packet(Command.ERROR, b"LOST")] if code is ErrorCode.LOST else []
+                is_told = code in (ErrorCode.LOST, ErrorCode.FAILED)
+                expected = [Packet(Command.ERROR, code)] if is_told else []
                 self.assertEqual(world.packets, expected)
 
     def test_told_of_chat(self) -> None:

@@ -182,6 +182,7 @@ class StoreTests:
         self.store.replace("alice", OLD, NEW)
         self.store.replace("alice", OLD, OTHER)
         self.store.replace("alice", StoredPassword("x", NEW.hash), OTHER)
+        self.store.replace("alice", StoredPassword(NEW.salt, "x"), OTHER)
         self.assertEqual(self.store.find("alice"), NEW)
 
     def test_change(self) -> None:

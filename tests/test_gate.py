@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatserver.gate import Gate, Question
@@ -39,7 +41,7 @@ class GateTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock, self.threads = Clock(), Threads()
-        self.broken_off = 0
+        self.broken_off: list[int] = []
         overdue: set[Question[Any]] = set()
         self.reading, self.writing = (
             Gate(
@@ -53,8 +55,8 @@ class GateTests(SynchronousTestCase):
             for what in ("read", "written")
         )
 
-    def break_off(self) -> None:
-        self.broken_off += 1
+    def break_off(self, thread: int) -> None:
+        self.broken_off.append(thread)
 
     def test_all_threads_hang(self) -> None:
         """While every thread is at a question that is overdue, another is refused at once,
@@ -76,18 +78,33 @@ class GateTests(SynchronousTestCase):
     def test_broken_off(self) -> None:
         """A thread that hangs is freed, again and again until it has ended."""
         self.failureResultOf(self.ask_and_wait(), OSError)
-        self.assertEqual(self.broken_off, 1)
+        own = threading.get_ident()
+        self.assertEqual(self.broken_off, [own])
         self.clock.advance(TIMEOUT)
-        self.assertEqual(self.broken_off, 2)
+        self.assertEqual(self.broken_off, [own, own])
         self.thread.errback(OSError("broken off"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_late_answer(self) -> None:
+        """An answer that comes too late tells all the same that the database is back."""
+        told: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            told.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.failureResultOf(self.ask_and_wait(), OSError)
+        self.assertRegex(told[-1], "^Accounts cannot be read: no answer")
+        self.thread.callback(None)
+        self.assertRegex(told[-1], "^Accounts can be read again")
 
     def test_not_begun(self) -> None:
         """A question that no thread has begun with is not asked any more, and frees nobody."""
         answer = self.reading.ask(self.fail)
         self.clock.advance(TIMEOUT)
         self.failureResultOf(answer, OSError)
-        self.assertEqual(self.broken_off, 0)
+        self.assertEqual(self.broken_off, [])
         self.threads.begin().callback(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

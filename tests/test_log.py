@@ -634,6 +634,30 @@ class FileTests(SynchronousTestCase):
         for suffix in ("", ".1", ".5"):
             self.assertEqual(self.mode(self.path + suffix), 0o600)
 
+    def test_half_line(self) -> None:
+        """Of a line that was cut short nothing stays in the file."""
+        file = self.open()
+        file.write(b"whole\n")
+
+        def write_half(target: Any, data: memoryview) -> int:
+            if len(data) <= 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(target.write(data[:-3]))
+
+        self.patch(logfile, "write_some", write_half)
+        self.assertRaises(OSError, file.write, b"cut short\n")
+        file.flush()
+        self.assertEqual(self.read(), "whole\n")
+
+    def test_pipe(self) -> None:
+        """A pipe is no log file: it may take nothing for as long as it likes."""
+        if not hasattr(os, "mkfifo"):
+            raise SkipTest("there are no named pipes here")
+        os.mkdir(os.path.dirname(self.path))
+        os.mkfifo(self.path)
+        error = self.assertRaises(LogFileError, open_log_file, self.path)
+        self.assertIn("is a pipe; name a plain file", str(error))
+
     def test_length_in_bytes(self) -> None:
         """The length at which it is rotated counts bytes, not characters."""
         file = self.open()
@@ -736,14 +760,15 @@ class FileTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A place where no file can be made is told in one line."""
         os.makedirs(self.path)
-        self.check_refused(self.path)
+        self.check_refused(self.path, "name a file for the log")
         parent = os.path.join(os.path.dirname(self.path), "file")
         with open(parent, "wb"):
-            self.check_refused(os.path.join(parent, "server.log"))
+            path = os.path.join(parent, "server.log")
+            self.check_refused(path, "let the server's user write there")
 
-    def check_refused(self, path: str) -> None:
+    def check_refused(self, path: str, advice: str) -> None:
         """Check that opening `path` fails with one line that starts with it."""
         text = str(self.assertRaises(LogFileError, open_log_file, path))
         self.assertTrue(text.startswith(f"{path}: "), text)
         self.assertTrue(text.isprintable(), text)
-        self.assertIn("; let the server's user write there", text)
+        self.assertIn(f"; {advice}", text)

@@ -47,6 +47,8 @@ class OutageCase(TestCase):
         accounts = Accounts(reactor, self.store, passwords, database_timeout=timeout)
         accounts.start()
         self.addCleanup(accounts.stop)
+        # Before that: a thread that hangs would keep the whole run from ending.
+        self.addCleanup(self.break_off_all)
         self.told: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -57,6 +59,11 @@ class OutageCase(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         return accounts
+
+    def break_off_all(self) -> None:
+        """Free all threads."""
+        for thread in list(self.store._in_use):
+            self.store.break_off(thread)
 
     async def assert_all_fail(self, answers: list[Any]) -> float:
         """Each fails as an outage does, and each is told. Return the seconds that it took."""
@@ -230,6 +237,23 @@ class PostgreSQLTests(OutageCase):
         self.accounts.start()
         await self.accounts.register(ALICE)
         self.assertEqual(len(self.told), 1)
+
+    async def test_only_the_overdue_one(self) -> None:
+        """One question that takes too long is broken off, and no other that is under way."""
+        self.patch(database, "POSTGRESQL_STATEMENT_TIMEOUT", 60)
+        await self.accounts.register(ALICE)
+        await self.accounts.register(others(1)[0])
+        ask = self.accounts._reading.ask
+        slow = ask(self.sleep, 10.0)
+        other = await deferLater(reactor, 0.3, lambda: [ask(self.sleep, 0.4)])
+        await self.assertFailure(slow, OSError)
+        await other[0]
+        self.assertEqual(len(self.told), 2)  # It was away, and is back.
+
+    def sleep(self, seconds: float) -> None:
+        """Let the database take so long for an answer."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_sleep(seconds)))
 
     async def test_nothing_is_left(self) -> None:
         """Of connections that failed while they were set up nothing is kept for long."""

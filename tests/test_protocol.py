@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from typing import Any
@@ -411,6 +412,20 @@ class BackPressureTests(ServerCase):
             self.assertEqual(packets.count(OK), own)
             self.assertEqual(len(packets), own + others)
 
+    def test_reads_on(self) -> None:
+        """One that was held for not reading is read as much as before once it has read all."""
+        client = self.server.log_in("alice")
+        client.stop_reading()
+        while client.transport.is_reading:
+            client.send(*[UNKNOWN] * 1000)
+        client.start_reading()
+        client.take()
+        large = Packet(0x7F, bytes(1000))
+        count = 3 * READ_AHEAD // 1000
+        for _ in range(count):
+            client.send(large)
+        self.assertEqual(client.take(), [UNKN] * count)
+
     def test_backlog_from_before_the_chat(self) -> None:
         """A chat that begins with one who does not read holds the other from the start."""
         alice, bob = self.server.log_in("alice"), self.server.log_in("bob")
@@ -691,6 +706,37 @@ class FaultTests(ServerCase):
         self.assertEqual(bob.take(), [EXIT])
         bob.send(Packet(Command.CHAT_REQUEST, b"alice"))
         self.assertEqual(bob.take(), [error("NOPE")])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_fault_in_the_handshake(self) -> None:
+        """One that the server can't take in is cut off: nothing else would end it."""
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("a fault")
+
+        self.patch(ChatProtocol, "handshakeCompleted", fail)
+        client = self.server.connect(handshake=False)
+        with self.assertRaises(SSL.WantReadError):
+            client._tls.do_handshake()
+        self.server.run()
+        with contextlib.suppress(SSL.Error):
+            client._tls.do_handshake()
+        self.server.run()
+        self.assertFalse(client.transport.connected)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_fault_in_the_shutdown(self) -> None:
+        """One that can't be told that the server goes down does not keep it from the others."""
+        alice, bob = self.server.log_in("alice"), self.server.log_in("bob")
+        first = alice.transport.protocol.wrappedProtocol
+
+        def fail() -> None:
+            raise RuntimeError("a fault")
+
+        first.shut_down = fail
+        self.server.factory.shut_down()
+        self.server.run()
+        self.assertEqual(bob.take(), [error("SHUTDOWN")])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_fault_after_the_end(self) -> None:

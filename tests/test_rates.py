@@ -50,6 +50,18 @@ class RecentTests(TestCase):
         clock.advance(30)
         self.assertEqual([recent.count(key) for key in "abc"], [0, 0, 0])
 
+    def test_busy_key(self) -> None:
+        """A key of which one event still counts does not keep those of others."""
+        clock = Clock()
+        recent = SlidingWindow(clock, 60)
+        recent.add("busy")
+        recent.add("a")
+        clock.advance(50)
+        recent.add("busy")
+        clock.advance(10)
+        self.assertEqual([recent.count(key) for key in ("a", "busy")], [0, 1])
+        self.assertEqual(len(recent), 1)
+
     def test_clock_goes_on(self) -> None:
         """An event that ends while it is looked at is not counted by halves."""
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,14 @@ import sqlalchemy as sa
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver import protocol
 from chatserver.limits import MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
 from chatserver.tap import ChatService, Options, makeService
-from tests.blocking import TIMEOUT, Client
+from tests.blocking import TIMEOUT, Client, make_context
 from tests.databases import (
     REFERENCE,
     REFERENCE_PASSWORDS,
@@ -348,6 +349,41 @@ class NetworkTests(ServerCase):
         stopping.join(TIMEOUT)
         self.assertFalse(stopping.is_alive())
         self.assertRaises(ConnectionRefusedError, Client, port)
+
+
+class PatientTests(ServerCase):
+    """A limit longer than the operating system knows."""
+
+    OPTIONS = ("--stall-timeout", "3000000")
+
+    @in_thread
+    def test_stall_timeout(self: Any) -> None:
+        """Clients are served all the same."""
+        self.assertEqual(self.connect().ask(0x7F), error("UNKN"))
+
+
+class UNIXSocketTests(ServerCase):
+    """A server at a UNIX socket, behind a proxy say."""
+
+    def start(self) -> ChatService:
+        """Start a server in a folder with a short path."""
+        if not hasattr(socket, "AF_UNIX"):
+            raise SkipTest("there are no UNIX sockets here")
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = os.path.join(folder, "socket")
+        self.OPTIONS = ("--port", f"unix:{self.path}")
+        return super().start()
+
+    @in_thread
+    def test_client(self: Any) -> None:
+        """A client is answered."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(TIMEOUT)
+            connection.connect(self.path)
+            with make_context().wrap_socket(connection) as secured:
+                secured.sendall(encode(Packet(0x7F)))
+                self.assertEqual(secured.recv(100), encode(error("UNKN")))
 
 
 class LimitTests(ServerCase):

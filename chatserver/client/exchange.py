@@ -86,8 +86,7 @@ _ANSWERS: dict[Command, set[Answer]] = {
     },
     Command.EXIT_CHAT: {AckCode.BYE, ErrorCode.NOT_LOGGED_IN, ErrorCode.NOT_IN_CHAT},
 }
-"""What may answer each command: docs/protocol.md, "Answers and news". CHAT is ChatAccept too.
-SLOWDOWN and FAILED are understood for invitations as well, though no server sends them yet."""
+"""What may answer each command: docs/protocol.md, "Answers and news". CHAT is ChatAccept too."""
 
 _NEW = {Command.CHAT_REQUEST, Command.CHAT_ACCEPT, Command.CHAT_DECLINE, Command.EXIT_CHAT}
 """What the reference server answers with UNKN."""
