@@ -16,6 +16,7 @@ from chatserver.errors import OperatorError
 from chatserver.files import check_own
 from chatserver.limits import CERTIFICATE_WARNING_DAYS, FEW_FILES, PROBE_TIMEOUT
 from chatserver.logfile import check_kind
+from chatserver.optional import import_membership
 from chatserver.options import AUTO, NO_LOG_FILE, Options
 from chatserver.renewal import certificate_files
 
@@ -41,6 +42,8 @@ def check_all(options: Options, reactor: Any) -> Iterator[Finding]:
         ("port", lambda options: _port(options, reactor)),
         ("log file", _log_file),
     ]
+    if options["cluster"]:
+        checks.append(("cluster", _cluster))
     for subject, check in checks:
         try:
             yield Finding(subject, True, check(options))
@@ -102,6 +105,12 @@ def _file_limit(options: Options) -> str:
             " systemd unit, or ulimit -Hn as root"
         )
     return told
+
+
+def _cluster(options: Options) -> str:
+    url = database.parse_url(options["database"], os.getcwd())
+    address = import_membership().check_cluster(options, url.get_backend_name())
+    return f"NATS answers at {', '.join(address.servers)}"
 
 
 def _count(limit: int | None) -> str:

@@ -32,6 +32,7 @@ from chatserver.listening import listen
 from chatserver.log import ServerLog, make_observer
 from chatserver.logfile import open_log_file
 from chatserver.logwriters import Writable
+from chatserver.optional import import_membership
 from chatserver.options import AUTO, NO_LOG_FILE, OPEN, Options
 from chatserver.passwords import Passwords
 from chatserver.protocol import address_of
@@ -116,16 +117,12 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
 
 
 def _join_cluster(options: Options, reactor: Any, database: URL, accounts: Accounts) -> Membership:
-    try:
-        # An extra: who has one machine does without.
-        from chatserver.cluster.membership import Membership, check_cluster  # noqa: PLC0415
-    except ImportError:
-        raise OperatorError(
-            "--cluster needs nats-py and msgspec: pip install 'asyncchat[cluster]'", "cluster"
-        ) from None
-    address = check_cluster(options, reactor, database.get_backend_name())
+    membership = import_membership()
+    membership.check_reactor(reactor)
+    address = membership.check_cluster(options, database.get_backend_name())
     prepare_numbers(database)
-    return Membership(reactor, address, accounts, options)
+    joined: Membership = membership.Membership(reactor, address, accounts, options)
+    return joined
 
 
 def _connection_limits(options: Options, files: int | None) -> ConnectionLimits:

@@ -9,6 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from argon2.exceptions import HashingError
 from twisted.internet import reactor
@@ -146,6 +147,24 @@ class OptionTests(TapCase):
         self.assertEqual(
             self.refusal(), "--argon2: this machine can't do that: Memory allocation error"
         )
+
+    def test_no_extra(self) -> None:
+        """A cluster without what it stands on is told how to install that."""
+        with patch.dict(sys.modules, {"chatserver.cluster.membership": None}):
+            self.assertEqual(
+                self.refusal("--cluster=nats://127.0.0.1"),
+                "--cluster needs nats-py and msgspec: pip install 'asyncchat[cluster]'",
+            )
+
+    def test_cluster_options(self) -> None:
+        """What can't be right about a cluster is told in one line."""
+        for arguments, text in (
+            (["--cluster="], "--cluster needs a value"),
+            (["--cluster-ca=x"], "--cluster-ca is of no use without --cluster"),
+            (["--cluster-prefix=a..b"], "--cluster-prefix is made of letters"),
+            (["--cluster=nats://127.0.0.1"], "asyncio reactor: twistd --reactor asyncio"),
+        ):
+            self.assertIn(text, self.refusal(*arguments))
 
     def test_max_connections(self) -> None:
         """A number of connections is taken as it is; auto is bounded."""

@@ -84,16 +84,23 @@ def nats_address(options: Mapping[str, Any]) -> NatsAddress:
     )
 
 
-def check_cluster(options: Mapping[str, Any], reactor: Any, database: str) -> NatsAddress:
-    """Return where NATS is, and try it. This blocks.
+def check_reactor(reactor: Any) -> None:
+    """See whether NATS can be used with `reactor`.
 
-    :param database: the kind of the database
-    :raises OperatorError: a cluster can't be like that
+    :raises OperatorError: it can't
     """
     if not isinstance(reactor, AsyncioSelectorReactor):
         raise OperatorError(
             "--cluster needs Twisted's asyncio reactor: twistd --reactor asyncio ...", "cluster"
         )
+
+
+def check_cluster(options: Mapping[str, Any], database: str) -> NatsAddress:
+    """Return where NATS is, and try it. This blocks.
+
+    :param database: the kind of the database
+    :raises OperatorError: a cluster can't be like that
+    """
     if database != "postgresql":
         raise OperatorError(
             "--cluster needs one PostgreSQL for all its machines: --database postgresql://...",
