@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsPySubscription
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -162,21 +163,33 @@ def _explain(where: str, errors: list[Exception]) -> str:
 
 
 class NatsSubscription:
-    """A subscription of a `NatsBus`."""
+    """A subscription of a `NatsBus`.
 
-    def __init__(self, bus: NatsBus) -> None:
+    :param subject: what is listened to, with the prefix
+    :param heard: called with what is said there
+    """
+
+    def __init__(self, bus: NatsBus, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> None:
         self._bus = bus
-        self.made: Any = None
+        self._subject = subject
+        self._heard = heard
+        self._made: NatsPySubscription | None = None
         self.is_cancelled = False
 
     def cancel(self) -> None:
         """See `Subscription`."""
         self.is_cancelled = True
-        self._bus.do(self._unsubscribe)
+        self._bus.forget(self)
+        self._bus.do(self._end)
 
-    async def _unsubscribe(self) -> None:
-        if self.made is not None:
-            await self.made.unsubscribe()
+    async def make(self, client: Client) -> None:
+        """Begin to listen, on a connection that has not had this yet."""
+        if not self.is_cancelled:
+            self._made = await client.subscribe(self._subject, cb=self._heard)
+
+    async def _end(self) -> None:
+        if self._made is not None:
+            await self._made.unsubscribe()
 
 
 class NatsBus:
@@ -191,11 +204,13 @@ class NatsBus:
         self._address = address
         self._prefix = f"{address.prefix}."
         self._client = Client()
+        self._subscriptions: set[NatsSubscription] = set()
         self._returned: list[Callable[[], None]] = []
-        self._is_away = True
+        self._is_away = False
+        self._is_stopping = False
         # What is to be done, in its order: nats-py's own methods wait in between.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -204,10 +219,11 @@ class NatsBus:
 
     def start(self) -> None:
         """Connect, and go on trying until that succeeds. The reactor must be asyncio's."""
-        self._tasks = [asyncio.get_running_loop().create_task(self._run())]
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> Deferred[None]:
         """Send what waits, and close the connection. Fires when that is done."""
+        self._is_stopping = True
         return Deferred.fromFuture(asyncio.ensure_future(self._stop()))
 
     def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
@@ -219,19 +235,22 @@ class NatsBus:
 
     def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> NatsSubscription:
         """See `Bus`."""
-        subscription = NatsSubscription(self)
 
         async def heard(message: Msg) -> None:
             if not subscription.is_cancelled:
                 is_refusal = (message.headers or {}).get("Status") == "503"
                 hear(Heard(message.subject.removeprefix(self._prefix), message.data, is_refusal))
 
-        async def subscribe() -> None:
-            if not subscription.is_cancelled:
-                subscription.made = await self._client.subscribe(self._prefix + subject, cb=heard)
-
-        self.do(subscribe)
+        subscription = NatsSubscription(self, self._prefix + subject, heard)
+        self._subscriptions.add(subscription)
+        client = self._client
+        if client.is_connected or client.is_reconnecting:  # Else it is made with the connection.
+            self.do(lambda: subscription.make(client))
         return subscription
+
+    def forget(self, subscription: NatsSubscription) -> None:
+        """Don't make `subscription` on the next connection."""
+        self._subscriptions.discard(subscription)
 
     def on_return(self, returned: Callable[[], None]) -> None:
         """See `Bus`."""
@@ -240,24 +259,6 @@ class NatsBus:
     def do(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` behind all that is to be done already."""
         self._work.put_nowait(work)
-
-    async def _connect(self) -> None:
-        while True:
-            try:
-                await self._client.connect(
-                    **self._address.options(),
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=BUS_RETRY_INTERVAL,
-                    disconnected_cb=self._disconnected,
-                    reconnected_cb=self._connected,
-                    error_cb=self._failed,
-                )
-            except Exception as error:
-                self._tell(error)
-                await asyncio.sleep(BUS_RETRY_INTERVAL)
-            else:
-                await self._connected()
-                return
 
     async def _run(self) -> None:
         """Connect, and do what is to be done, one after the other."""
@@ -271,6 +272,30 @@ class NatsBus:
             except Exception:
                 self._log.failure("A fault of the server's, towards NATS")
 
+    async def _connect(self) -> None:
+        """Make a connection, and all subscriptions on it."""
+        while not self._is_stopping:
+            client = Client()
+            try:
+                await client.connect(
+                    **self._address.options(),
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=BUS_RETRY_INTERVAL,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._connected,
+                    closed_cb=self._closed,
+                    error_cb=self._failed,
+                )
+                for subscription in list(self._subscriptions):
+                    await subscription.make(client)
+            except Exception as error:
+                self._tell(error)
+                await asyncio.sleep(BUS_RETRY_INTERVAL)
+            else:
+                self._client = client
+                await self._connected()
+                return
+
     async def _stop(self) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -280,8 +305,8 @@ class NatsBus:
         self.do(finish)
         with suppress(Exception):
             await asyncio.wait_for(done, BUS_CONNECT_TIMEOUT)
-        for task in self._tasks:
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         with suppress(Exception):
             await asyncio.wait_for(self._client.close(), BUS_CONNECT_TIMEOUT)
 
@@ -297,6 +322,11 @@ class NatsBus:
     async def _disconnected(self) -> None:
         self._tell(ConnectionError("the connection is lost"))
 
+    async def _closed(self) -> None:
+        # nats-py gives up for good when NATS says why it closes: a slow consumer, say.
+        if not self._is_stopping and self._client.is_closed:
+            self.do(self._connect)
+
     async def _failed(self, error: Exception) -> None:
         self._tell(error)
 
@@ -304,7 +334,7 @@ class NatsBus:
         """Log `error`; once for each time in which the bus is away."""
         if self.is_up:
             self._log.warn("NATS: {reason}", reason=str(error) or type(error).__name__)
-        elif not self._is_away:
+        elif not (self._is_away or self._is_stopping):
             self._is_away = True
             self._log.error(
                 "NATS is away: {reason}; users of other machines can't be reached",
