@@ -83,7 +83,7 @@ class ClusterDirectory(LocalDirectory):
         """Begin to listen to the other machines."""
         self._bus.subscribe(f"machine.{self.machine}", self._received)
         self._bus.subscribe(f"lookup.{self.machine}.*", self._located)
-        self._bus.on_return(self._announce_all)
+        self._bus.on_return(self._bus_returned)
 
     def close(self) -> None:
         """See `Directory`. The other machines are told: nobody here is in their users' way."""
@@ -159,7 +159,9 @@ class ClusterDirectory(LocalDirectory):
         """Tell whoever has a user of this name of their login here."""
         self._bus.publish(_subject(user.name), encode(Login(VERSION, user.login)))
 
-    def _announce_all(self) -> None:
+    def _bus_returned(self) -> None:
+        for link in self._links.values():
+            link.bus_returned()
         for user in self._presences:
             self._announce(user)
 

@@ -312,6 +312,11 @@ class Link:
         if self._chats.get(user) is partner:
             del self._chats[user]
 
+    def bus_returned(self) -> None:
+        """The bus was away: the other machine may not have heard what was said meanwhile."""
+        if not self.is_busy:  # Else it finds out what is missing.
+            self._stream.begin()
+
     # --- Time -----------------------------------------------------------------------------
 
     def beat(self) -> None:

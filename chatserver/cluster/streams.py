@@ -43,9 +43,10 @@ class Stream:
         self._publish = publish
         self._broken = broken
         self.used_at = self._sent_at = clock.seconds()
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Begin anew with the next message."""
         self._epoch = randbits(62)
         self._sent = 0
         self._their_epoch: int | None = None
@@ -56,14 +57,14 @@ class Stream:
         now = self._clock.seconds()
         if now - self.used_at > CLUSTER_REST:
             # The other machine may have forgotten that there is a stream.
-            self._begin()
+            self.begin()
         self.used_at = self._sent_at = now
         self._sent += 1
         self._publish(encode_frame(self._machine, self._epoch, self._sent, body))
 
     def restart(self) -> None:
         """Begin anew, and let the other machine know."""
-        self._begin()
+        self.begin()
         self.send(Beat())
 
     def follows(self, frame: Frame) -> bool:
