@@ -79,7 +79,7 @@ class Connections(TypingProtocol):
 
 
 class PacketReceiver(Protocol):
-    """Receives packets one by one, in the manner of `Int32StringReceiver`.
+    """Receives packets, in the manner of `Int32StringReceiver`; Messages in a row come together.
 
     While it is held it hands over none, and after `READ_AHEAD` bytes it reads none.
 
