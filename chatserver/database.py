@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -34,10 +33,12 @@ from chatserver.limits import (
     POSTGRESQL_SILENCE_TIMEOUT,
     POSTGRESQL_STATEMENT_TIMEOUT,
     POSTGRESQL_THREADS,
+    POSTGRESQL_TRY_TIMEOUT,
     SQLITE_BUSY_TIMEOUT,
     SQLITE_THREADS,
 )
 from chatserver.passwords import StoredPassword
+from chatserver.pgsockets import PostgreSQLSockets
 
 _UPGRADE_LOCK = int.from_bytes(b"asyncch", "big")
 """The key of the advisory lock around `upgrade`: any number that others are unlikely to use."""
@@ -250,14 +251,9 @@ def prepare_numbers(url: sa.URL) -> None:
 
     :raises DatabaseUnusableError: they can't be made
     """
-    with _explaining(url):
-        engine = make_engine(url)
-        try:
-            with engine.begin() as connection:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
-                connection.execute(sa.schema.CreateSequence(_logins, if_not_exists=True))
-        finally:
-            engine.dispose()
+    with _trying(url) as engine, engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+        connection.execute(sa.schema.CreateSequence(_logins, if_not_exists=True))
 
 
 def rehearse(url: sa.URL) -> int | None:
@@ -274,15 +270,11 @@ def rehearse(url: sa.URL) -> int | None:
                 raise _not_creatable(path, os.strerror(errno.EACCES))
             return None
         _check_writable(path)
-    with _explaining(url):
-        engine = make_engine(url)
-        try:
-            with engine.connect() as connection, connection.begin() as transaction:
-                version = upgrade(connection)
-                transaction.rollback()
-        finally:
-            engine.dispose()
-    return version
+    with _trying(url) as engine, engine.connect() as connection:
+        with connection.begin() as transaction:
+            version = upgrade(connection)
+            transaction.rollback()
+        return version
 
 
 def exists(url: sa.URL) -> bool:
@@ -326,28 +318,33 @@ def _not_creatable(path: str, why: str | None) -> DatabaseUnusableError:
 
 
 def _create_or_upgrade(url: sa.URL) -> None:
-    with _explaining(url):
-        engine = make_engine(url)
-        try:
-            with engine.begin() as connection:
-                upgrade(connection)
-            # Only now: nothing was changed in a file that turned out to be somebody else's.
-            if _is_sqlite(url):
-                _make_private(str(url.database))
-                _set_write_ahead_log(engine)
-        finally:
-            engine.dispose()
+    with _trying(url) as engine:
+        with engine.begin() as connection:
+            upgrade(connection)
+        # Only now: nothing was changed in a file that turned out to be somebody else's.
+        if _is_sqlite(url):
+            _make_private(str(url.database))
+            _set_write_ahead_log(engine)
 
 
 @contextlib.contextmanager
-def _explaining(url: sa.URL) -> Iterator[None]:
-    """Raise what goes wrong as a `DatabaseUnusableError`."""
+def _trying(url: sa.URL) -> Iterator[sa.Engine]:
+    """Yield an engine, for a while. Raise what goes wrong as a `DatabaseUnusableError`."""
+    is_over = threading.Event()
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            engine = make_engine(url)
+            stack.callback(engine.dispose)
+            if not _is_sqlite(url):
+                limit = PostgreSQLSockets(engine).limit(POSTGRESQL_TRY_TIMEOUT)
+                is_over = stack.enter_context(limit)
+            yield engine
     except DatabaseUnusableError:
         raise
     except Exception as error:  # A URL's options go to the driver, which says no in many ways.
-        raise DatabaseUnusableError(_explain(url, error)) from None
+        late = OSError(f"no answer in {POSTGRESQL_TRY_TIMEOUT:g} s")
+        why = late if is_over.is_set() else error
+        raise DatabaseUnusableError(_explain(url, why)) from None
 
 
 def _make_private(path: str) -> None:
@@ -513,13 +510,7 @@ class Store:
         self._file = str(engine.url.database) if _is_sqlite(engine.url) else None
         self._identity = self._identify_file()
         self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
-        self._sockets: dict[Any, socket.socket] = {}
-        # Which connection a thread has used last, by the thread's number.
-        self._in_use: dict[int, Any] = {}
-        if engine.url.get_backend_name() == "postgresql":
-            sa.event.listen(engine, "do_connect", self._connect)
-            sa.event.listen(engine, "checkout", self._use)
-            sa.event.listen(engine, "close", self._forget_socket)
+        self._sockets = None if _is_sqlite(engine.url) else PostgreSQLSockets(engine)
 
     def find(self, name: str) -> StoredPassword | None:
         """Return what is stored for `name`, or None when there is no such account."""
@@ -619,33 +610,10 @@ class Store:
     def break_off(self, thread: int) -> None:
         """Break the connection to PostgreSQL that `thread` uses: if it waits it fails at once.
 
-        This does not block, and any thread may call it. It is for answers that will not come:
-        the driver itself waits for ever, as long as the other side's machine, or a proxy,
-        acknowledges what it was sent. (SQLite's own time-out needs no help.)
+        This does not block, and any thread may call it. (SQLite's own time-out needs no help.)
         """
-        kept = self._sockets.get(self._in_use.get(thread))
-        if kept is not None:
-            with contextlib.suppress(OSError):  # It has just ended by itself.
-                kept.shutdown(socket.SHUT_RDWR)
-
-    def _connect(self, dialect: Any, _record: object, where: Any, how: Any) -> Any:
-        """Connect, and keep the socket, before SQLAlchemy asks the database anything."""
-        connection = dialect.connect(*where, **how)
-        # Of those that failed while they were set up, SQLAlchemy tells no end.
-        for each in list(self._sockets):
-            if each.closed:
-                self._forget_socket(each, None)
-        # A descriptor of its own: the connection's may be closed, and be another's, at any time.
-        self._sockets[connection] = socket.socket(fileno=os.dup(connection.fileno()))
-        self._use(connection)
-        return connection
-
-    def _use(self, connection: Any, *_: object) -> None:
-        self._in_use[threading.get_ident()] = connection
-
-    def _forget_socket(self, connection: Any, _record: object) -> None:
-        if (kept := self._sockets.pop(connection, None)) is not None:
-            kept.close()
+        if self._sockets is not None:
+            self._sockets.break_off(thread)
 
     def _begin(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
         """Begin a transaction, in the same file as ever."""

@@ -159,6 +159,10 @@ POSTGRESQL_SILENCE_TIMEOUT = 10_000
 """Milliseconds until a connection counts as broken when PostgreSQL's machine acknowledges
 nothing, unless the URL sets tcp_user_timeout. Without it that takes a quarter of an hour."""
 
+POSTGRESQL_TRY_TIMEOUT = 10.0
+"""Seconds in which PostgreSQL must have answered all that the start asks, or ``asyncchat-admin
+check``: twice the patience of `POSTGRESQL_CONNECT_TIMEOUT`, and then there is a line about it."""
+
 POSTGRESQL_STATEMENT_TIMEOUT = 4
 """Seconds that one question to PostgreSQL may take. Each finds one row by its key; what takes
 longer waits for a lock that somebody holds. Less than `DATABASE_TIMEOUT`: PostgreSQL itself ends

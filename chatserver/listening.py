@@ -114,7 +114,7 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             "give a tcp: endpoint, and the certificate with --certificate"
         )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
     except Exception as error:  # Each parser of a description has errors of its own.
         raise ListenError(
             f"--port {description}: neither a port number nor an endpoint description "
@@ -123,6 +123,18 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     if isinstance(endpoint, StandardIOEndpoint):  # It is one for servers, and has no port.
         raise ListenError(f"--port {description}: is no port; give a tcp: endpoint")
     return endpoint
+
+
+def _with_backlog(description: str) -> str:
+    """Return `description` with `LISTEN_BACKLOG`, if it is of TCP and says nothing of that.
+
+    Twisted's own is 50: of a proxy that comes back with more, all others wait for a second.
+    """
+    kind, *arguments = description.removeprefix("haproxy:").split(":")
+    is_plain = kind in ("tcp", "tcp6") and all("=" in each for each in arguments[1:])
+    if is_plain and not any(each.startswith("backlog=") for each in arguments):
+        return f"{description}:backlog={LISTEN_BACKLOG}"
+    return description
 
 
 @implementer(IStreamServerEndpoint)

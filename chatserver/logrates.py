@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from twisted.logger import LogEvent
 
 from chatserver.limits import LOG_NETWORKS, MAX_LOG_WINDOWS
 from chatserver.rates import Rate
+
+_FIELD = re.compile(r"\{[^{}]*\}")
+"""What changes from line to line, in the format of an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,8 @@ class LeftOut:
 
     def __str__(self) -> str:
         whose = "" if self.network is None else f" of {self.network}"
-        seconds = round(self.seconds)
-        return f'Left out: {self.count} lines like "{self.kind}"{whose} in the last {seconds} s'
+        seconds, kind = round(self.seconds), _FIELD.sub("...", self.kind)
+        return f'Left out: {self.count} lines like "{kind}"{whose} in the last {seconds} s'
 
 
 class _Key(NamedTuple):

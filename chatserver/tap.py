@@ -27,7 +27,7 @@ from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
 from chatserver.factory import ChatFactory
 from chatserver.files import check_own
-from chatserver.limits import LOG_FLUSH_INTERVAL, ConnectionLimits
+from chatserver.limits import FEW_FILES, LOG_FLUSH_INTERVAL, ConnectionLimits
 from chatserver.listening import listen
 from chatserver.log import ServerLog, make_observer
 from chatserver.logfile import open_log_file
@@ -289,6 +289,12 @@ class ChatService(Service):
             total="any number of" if total is None else total,
             files="any number of" if self._files is None else self._files,
         )
+        if self._files is not None and self._files < FEW_FILES:
+            self._log.warn(
+                "Only {files} files can be open: raise the limit (ulimit -Hn, or LimitNOFILE= in a "
+                "systemd unit)",
+                files=self._files,
+            )
         possible = connections_for(self._files)
         if possible is not None and (total is None or total > possible):
             self._log.warn(

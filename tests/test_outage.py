@@ -62,7 +62,7 @@ class OutageCase(TestCase):
 
     def break_off_all(self) -> None:
         """Free all threads."""
-        for thread in list(self.store._in_use):
+        for thread in list(self.store._sockets._in_use if self.store._sockets else ()):
             self.store.break_off(thread)
 
     async def assert_all_fail(self, answers: list[Any]) -> float:
@@ -238,6 +238,14 @@ class PostgreSQLTests(OutageCase):
         await self.accounts.register(ALICE)
         self.assertEqual(len(self.told), 1)
 
+    def test_start(self) -> None:
+        """At the start, one that lets in and then says nothing is told in one line."""
+        self.patch(database, "POSTGRESQL_TRY_TIMEOUT", 0.5)
+        self.relay.only_lets_in = True
+        for attempt in (prepare, database.rehearse, database.prepare_numbers):
+            error = self.assertRaises(database.DatabaseUnusableError, attempt, self.engine.url)
+            self.assertIn("no answer in 0.5 s; check that PostgreSQL runs there", str(error))
+
     async def test_only_the_overdue_one(self) -> None:
         """One question that takes too long is broken off, and no other that is under way."""
         self.patch(database, "POSTGRESQL_STATEMENT_TIMEOUT", 60)
@@ -260,7 +268,7 @@ class PostgreSQLTests(OutageCase):
         self.relay.only_lets_in = True
         for _ in range(3):
             await self.assert_all_fail([self.accounts.log_in(ALICE) for _ in range(10)])
-        self.assertLessEqual(len(self.store._sockets), POSTGRESQL_THREADS)
+        self.assertLessEqual(len(self.store._sockets or ()), POSTGRESQL_THREADS)
 
     async def test_stop(self) -> None:
         """A database that does not answer does not hold up the end of the server."""

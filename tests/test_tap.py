@@ -249,6 +249,18 @@ class ListenTests(TestCase):
             listen(reactor, "slow:1", server_certificate().tls_options, Factory())
         self.assertIn("--port slow:1", str(caught.exception))
 
+    def test_backlog(self) -> None:
+        """A TCP endpoint lets many wait to be accepted, unless it says itself how many."""
+        for description, more in (
+            ("tcp:5555", ":backlog=1024"),
+            ("tcp6:5555", ":backlog=1024"),
+            ("haproxy:tcp:5555:interface=127.0.0.1", ":backlog=1024"),
+            ("tcp:5555:backlog=7", ""),
+            ("tcp:5555:127.0.0.1:7", ""),
+            ("unix:/tmp/socket", ""),
+        ):
+            self.assertEqual(listening._with_backlog(description), description + more)
+
     def test_without_ipv6(self) -> None:
         """Where there is no IPv6, a number listens for IPv4."""
         self.patch(listening.socket, "has_dualstack_ipv6", lambda: False)
