@@ -82,7 +82,8 @@ def main() -> None:
     except OSError as error:
         # With `| head` nobody reads on, and nothing is wrong.
         is_pipe = isinstance(error, BrokenPipeError)
-        status = DONE if is_pipe else _complain(error.strerror or str(error), REFUSED)
+        why = f"the output cannot be written: {error.strerror or error}"
+        status = DONE if is_pipe else _complain(why, REFUSED)
         discard_output()
     sys.exit(status)
 

@@ -698,7 +698,8 @@ class AdminProcessTests(ProcessTestCase):
                     command, cwd=folder, stdout=full, stderr=subprocess.PIPE, check=False
                 )
             self.assertEqual(1, ended.returncode)
-            self.assertEqual(b"asyncchat-admin: No space left on device\n", ended.stderr)
+            told = b"asyncchat-admin: the output cannot be written: No space left on device\n"
+            self.assertEqual(told, ended.stderr)
 
     def test_prompt(self) -> None:
         """At a terminal the password is asked for twice, and not shown; Ctrl-C ends it in one
