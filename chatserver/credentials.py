@@ -95,6 +95,15 @@ def for_login(body: bytes) -> Credentials:
     return credentials
 
 
+def is_login_name(name: bytes) -> bool:
+    """Tell whether somebody can have logged in as `name`."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return 0 < len(name) <= MAX_LOGIN_NAME_BYTES and b":" not in name
+
+
 def _split(body: bytes) -> Credentials:
     """Return the name and the password in `body`, neither of them empty."""
     name, colon, password = body.partition(b":")

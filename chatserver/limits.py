@@ -234,9 +234,9 @@ CLUSTER_SILENCE = 3.5
 three signs of life. It is looked at in each `CLUSTER_BEAT_INTERVAL`, so that chat partners hear so
 within five seconds."""
 
-CLUSTER_REST = 30.0
-"""Seconds without a message after which the next one to a machine begins anew. After twice as many
-the other one is forgotten: machines come and go."""
+CLUSTER_FORGET = 86400.0
+"""Seconds after which a machine with which nothing is under way, and which is silent, is forgotten:
+machines come and go, and each start of a server is another one."""
 
 CLUSTER_CREDIT = 128 * 1024
 """Bytes of a chat that may be on their way to another machine before the sender has to wait: what

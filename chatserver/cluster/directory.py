@@ -214,10 +214,11 @@ class ClusterDirectory(LocalDirectory):
         )
 
     def _located(self, heard: Heard) -> None:
-        number = int(heard.subject.rpartition(".")[2])
+        word = heard.subject.rpartition(".")[2]
+        number = int(word) if word.isdecimal() and len(word) < 20 else 0
         lookup = self._lookups.get(number)
         if lookup is None:
-            return  # Somebody else has answered before.
+            return  # Somebody else has answered before, or nothing was asked.
         if heard.is_refusal:
             self._end_lookup(number, ErrorCode.NOT_ONLINE)
             return

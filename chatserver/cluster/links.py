@@ -19,7 +19,6 @@ from twisted.logger import Logger
 from chatserver.cluster.messages import (
     Accept,
     Answer,
-    Beat,
     Body,
     End,
     Hold,
@@ -32,10 +31,11 @@ from chatserver.cluster.messages import (
     decode_frame,
 )
 from chatserver.cluster.streams import Stream
+from chatserver.credentials import is_login_name
 from chatserver.limits import (
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_CREDIT,
-    CLUSTER_REST,
+    CLUSTER_FORGET,
     CLUSTER_SILENCE,
 )
 from chatserver.packets import MAX_BODY, SEPARATOR, Command, ErrorCode
@@ -231,6 +231,7 @@ class Link:
         self._users = users
         self._stream = Stream(own, clock, publish, self._end_all)
         self._heard_at = clock.seconds()
+        self._breaks = 0
         self._numbers = count(1)
         self._requests: dict[int, _Request] = {}
         self._remote_users: WeakValueDictionary[int, RemoteUser] = WeakValueDictionary()
@@ -247,9 +248,9 @@ class Link:
 
     @property
     def is_forgotten(self) -> bool:
-        """Whether nothing has happened for so long that the other machine expects nothing."""
-        idle = self._clock.seconds() - self._stream.used_at
-        return not self.is_busy and idle > 2 * CLUSTER_REST
+        """Whether nothing was heard for so long that the other machine is hardly there."""
+        silent = self._clock.seconds() - self._heard_at
+        return not self.is_busy and silent > CLUSTER_FORGET
 
     def user(self, login: int, name: bytes) -> RemoteUser:
         """Return the user there of this login."""
@@ -329,7 +330,7 @@ class Link:
         if self._clock.seconds() - self._heard_at > CLUSTER_SILENCE:
             self.break_off("it is silent")
         else:
-            self.send(Beat())
+            self._stream.beat()
 
     def close(self) -> None:
         """Tell the other machine that the users here are gone. What was asked may be answered."""
@@ -351,7 +352,8 @@ class Link:
     def break_off(self, reason: str) -> None:
         """End all that is under way, here and there."""
         self._end_all(reason)
-        self._stream.restart()
+        self._stream.begin()
+        self._stream.beat()
 
     def _end_all(self, reason: str) -> None:
         requests, self._requests = self._requests, {}
@@ -361,6 +363,7 @@ class Link:
         self._invitation_numbers.clear()
         self._remote_users.clear()
         self._heard_at = self._clock.seconds()
+        self._breaks += 1
         if requests or sent or received or chats:
             self._log.warn(
                 "Lost touch with machine {machine}: {reason}; chats with it: {chats}",
@@ -368,12 +371,13 @@ class Link:
                 reason=reason,
                 chats=len(chats),
             )
+        # First what an accept that waits at its inviter would still find.
+        for invitation in sent.values():
+            invitation.inviter.ended(invitation, ErrorCode.NOT_FREE)
         for request in requests.values():
             request.end(ErrorCode.FAILED)
         for user, partner in chats.items():
             user.left(partner)
-        for invitation in sent.values():
-            invitation.inviter.ended(invitation, ErrorCode.NOT_FREE)
         for invitation in received.values():
             invitation.invitee.withdrawn(invitation)
 
@@ -396,10 +400,8 @@ class Link:
             self.break_off(str(error))
             raise
 
-    def _take(self, body: Body) -> None:  # noqa: PLR0912 - one branch for each kind
+    def _take(self, body: Body) -> None:
         match body:
-            case Beat():
-                pass
             case Answer():
                 self._take_answer(body)
             case Say():
@@ -438,6 +440,8 @@ class Link:
     def _take_offer(self, offer: Offer) -> None:
         if offer.invitation in self._received:
             raise UnreadableError(f"the invitation {offer.invitation} is there already")
+        if not is_login_name(offer.name):
+            raise UnreadableError("an inviter has a name that no account can have")
         user = self._users.get(offer.to)
         if user is None:
             self.answer(offer.request, ErrorCode.NOT_ONLINE)
@@ -461,8 +465,11 @@ class Link:
             return
         inviter, invitee = _here(invitation.inviter), invitation.invitee
         assert isinstance(invitee, RemoteUser)
+        breaks = self._breaks
 
         def answered(code: ErrorCode | None) -> None:
+            if self._breaks != breaks:
+                return  # It waited here, and meanwhile all has ended.
             self.forget(invitation)
             if code is None:
                 self.chat_opened(inviter, invitee)

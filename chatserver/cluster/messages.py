@@ -67,18 +67,14 @@ class Located(Struct, array_like=True, frozen=True):
 # number of the sender's, for the `Answer`. `invitation` is a number of the inviter's machine.
 
 
-class Beat(Struct, array_like=True, tag=1, frozen=True):
-    """I am still there."""
-
-
-class Answer(Struct, array_like=True, tag=2, frozen=True):
+class Answer(Struct, array_like=True, tag=1, frozen=True):
     """What was asked with `request` was done; with a `code` it was not."""
 
     request: Number
     code: Code | None
 
 
-class Offer(Struct, array_like=True, tag=3, frozen=True):
+class Offer(Struct, array_like=True, tag=2, frozen=True):
     """An invitation of `name`. It is answered."""
 
     to: Number
@@ -88,27 +84,27 @@ class Offer(Struct, array_like=True, tag=3, frozen=True):
     request: Number
 
 
-class Withdraw(Struct, array_like=True, tag=4, frozen=True):
+class Withdraw(Struct, array_like=True, tag=3, frozen=True):
     """The inviter's machine: `invitation` has ended without the invited one's doing."""
 
     invitation: Number
 
 
-class Accept(Struct, array_like=True, tag=5, frozen=True):
+class Accept(Struct, array_like=True, tag=4, frozen=True):
     """The invited one's machine: `invitation` is accepted. It is answered."""
 
     invitation: Number
     request: Number
 
 
-class End(Struct, array_like=True, tag=6, frozen=True):
+class End(Struct, array_like=True, tag=5, frozen=True):
     """The invited one's machine: `invitation` was declined, or they are not free any more."""
 
     invitation: Number
     code: Code
 
 
-class Say(Struct, array_like=True, tag=7, frozen=True):
+class Say(Struct, array_like=True, tag=6, frozen=True):
     """Messages in a chat. They are answered together."""
 
     to: Number
@@ -117,14 +113,14 @@ class Say(Struct, array_like=True, tag=7, frozen=True):
     texts: Annotated[list[Text], Meta(min_length=1)]
 
 
-class Leave(Struct, array_like=True, tag=8, frozen=True):
+class Leave(Struct, array_like=True, tag=7, frozen=True):
     """`by` has left the chat with `to`."""
 
     to: Number
     by: Number
 
 
-class Hold(Struct, array_like=True, tag=9, frozen=True):
+class Hold(Struct, array_like=True, tag=8, frozen=True):
     """`by` does not take what it is sent in the chat with `to`, or has taken it all."""
 
     to: Number
@@ -132,18 +128,28 @@ class Hold(Struct, array_like=True, tag=9, frozen=True):
     is_held: bool
 
 
-Body = Beat | Answer | Offer | Withdraw | Accept | End | Say | Leave | Hold
+Body = Answer | Offer | Withdraw | Accept | End | Say | Leave | Hold
 
 
 class Frame(Struct, array_like=True, frozen=True):
-    """What carries a `Body` from machine to machine: the `number`-th of the stream `epoch`."""
+    """What carries a `Body` from machine to machine: the `number`-th of a `generation`.
+
+    Without a body it is a beat, a sign of life: `number` messages were sent.
+    """
 
     version: Version
     sender: Machine
-    epoch: Number
-    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    generation: Number
+    number: Number
     body: msgspec.Raw
 
+    @property
+    def is_beat(self) -> bool:
+        """Whether it carries nothing."""
+        return bytes(self.body) == _NOTHING
+
+
+_NOTHING = msgspec.msgpack.encode(None)
 
 _encoder = msgspec.msgpack.Encoder()
 _frames = msgspec.msgpack.Decoder(Frame)
@@ -159,9 +165,9 @@ def encode(message: Lookup | Login | Located) -> bytes:
     return _encoder.encode(message)
 
 
-def encode_frame(sender: str, epoch: int, number: int, body: Body) -> bytes:
-    """Return `body` in its `Frame` as it goes over the bus."""
-    return _encoder.encode((VERSION, sender, epoch, number, body))
+def encode_frame(sender: str, generation: int, number: int, body: Body | None) -> bytes:
+    """Return `body` in its `Frame` as it goes over the bus. None is a beat."""
+    return _encoder.encode((VERSION, sender, generation, number, body))
 
 
 def decode_frame(data: bytes) -> Frame:

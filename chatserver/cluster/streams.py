@@ -8,27 +8,28 @@ stream breaks as a whole: both machines know then that nothing is under way betw
 from __future__ import annotations
 
 from collections.abc import Callable
-from secrets import randbits
 
 from twisted.internet.interfaces import IReactorTime
 
-from chatserver.cluster.messages import Beat, Body, Frame, encode_frame
-from chatserver.limits import CLUSTER_BEAT_INTERVAL, CLUSTER_REST
+from chatserver.cluster.messages import Body, Frame, encode_frame
+from chatserver.limits import CLUSTER_BEAT_INTERVAL
 
 
 class Stream:
     """Numbers what is sent, and finds what is missing in what comes.
 
-    Each of the two directions has an epoch, a random number. When one machine begins a new one the
-    other does so too.
+    Both machines count by generations. Whoever misses something begins the next one; the other
+    machine follows when it hears of it, and what still comes of an earlier one is dropped. When
+    both begin it at once, it is the same one.
+
+    A beat is not counted: it tells how many messages have been sent, so that the last one is
+    missed too, and which generation it is.
 
     :param machine: who this machine is
-    :param clock: tells how long nothing was sent
+    :param clock: tells when the other machine was told last
     :param publish: sends bytes to the other machine
-    `used_at` is when something was sent, or came in its place, for the last time.
-
-    :param broken: called when something is missing, or the other machine has begun anew: nothing
-        that was under way will be answered
+    :param broken: called with why when something is missing, or the other machine has begun anew:
+        nothing that was under way will be answered
     """
 
     def __init__(
@@ -42,51 +43,42 @@ class Stream:
         self._clock = clock
         self._publish = publish
         self._broken = broken
-        self.used_at = self._sent_at = clock.seconds()
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin anew with the next message."""
-        self._epoch = randbits(62)
-        self._sent = 0
-        self._their_epoch: int | None = None
-        self._received = 0
+        self._generation = 0
+        self._sent = self._received = 0
+        self._beat_at = clock.seconds()
 
     def send(self, body: Body) -> None:
         """Send `body`, behind all that was sent before."""
-        now = self._clock.seconds()
-        if now - self.used_at > CLUSTER_REST:
-            # The other machine may have forgotten that there is a stream.
-            self.begin()
-        self.used_at = self._sent_at = now
         self._sent += 1
-        self._publish(encode_frame(self._machine, self._epoch, self._sent, body))
+        self._publish(encode_frame(self._machine, self._generation, self._sent, body))
 
-    def restart(self) -> None:
-        """Begin anew, and let the other machine know."""
-        self.begin()
-        self.send(Beat())
+    def beat(self) -> None:
+        """Tell the other machine how far this one is."""
+        self._beat_at = self._clock.seconds()
+        self._publish(encode_frame(self._machine, self._generation, self._sent, None))
+
+    def begin(self) -> None:
+        """Begin anew. The other machine hears of it with the next message."""
+        self._follow(self._generation + 1)
 
     def follows(self, frame: Frame) -> bool:
-        """Return whether `frame` is what comes next, and count it. What was there before is not."""
-        if frame.epoch == self._their_epoch:
-            if frame.number > self._received + 1:
-                self._break("messages are missing")
-            if frame.number != self._received + 1:
-                return False
-        elif frame.number == 1:
-            if self._their_epoch is not None:
-                self._break("it has begun anew")
-            self._their_epoch, self._received = frame.epoch, 0
-        else:
-            # Once for all that was under way when the stream broke, but again if that is of no use.
-            if not self._sent or self._clock.seconds() - self._sent_at >= CLUSTER_BEAT_INTERVAL / 2:
-                self._break("messages are missing")
+        """Return whether `frame` is the next message, and count it. A beat is none."""
+        if frame.generation < self._generation:
+            # They have not heard yet that this side has begun anew. It may have got lost.
+            if self._clock.seconds() - self._beat_at >= CLUSTER_BEAT_INTERVAL / 2:
+                self.beat()
             return False
-        self._received += 1
-        self.used_at = self._clock.seconds()
-        return True
+        if frame.generation > self._generation:
+            self._broken("it has begun anew")
+            self._follow(frame.generation)
+        if frame.number != self._received + (not frame.is_beat):
+            self._broken("messages are missing")
+            self.begin()
+            self.beat()
+            return False
+        self._received = frame.number
+        return not frame.is_beat
 
-    def _break(self, reason: str) -> None:
-        self._broken(reason)
-        self.restart()
+    def _follow(self, generation: int) -> None:
+        self._generation = generation
+        self._sent = self._received = 0
