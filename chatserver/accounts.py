@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import Logger
 
 from chatserver.credentials import Credentials
-from chatserver.database import AccountsError, NameTakenError, Store, reason
+from chatserver.database import reason
 from chatserver.gate import Gate, Question, is_outage
 from chatserver.limits import (
     DATABASE_TIMEOUT,
@@ -25,6 +25,7 @@ from chatserver.limits import (
     MAX_LOGINS_UNDER_WAY,
 )
 from chatserver.passwords import Passwords, StoredPassword
+from chatserver.store import AccountsError, NameTakenError, Store
 from chatserver.workers import Workers
 
 __all__ = [

@@ -25,11 +25,11 @@ from chatserver.credentials import (
     check_new_name,
     check_new_password,
 )
-from chatserver.database import AccountsError, NameTakenError, NoSuchAccountError, Store
 from chatserver.errors import OperatorError
 from chatserver.options import Options
 from chatserver.passwords import Passwords, StoredPassword
 from chatserver.printable import visible
+from chatserver.store import AccountsError, NameTakenError, NoSuchAccountError, Store
 from chatserver.streams import discard_output, open_closed_streams
 
 DONE = 0

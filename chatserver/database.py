@@ -1,7 +1,6 @@
-"""The accounts table: its schema and the few questions that are asked of it.
+"""The database: which it is, its schema, and making it ready. `chatserver.store` asks it things.
 
-All of this blocks: call it from a thread, or before the reactor runs. What goes out are
-frozen dataclasses; connections and rows stay with the thread that asked.
+All of this blocks: call it from a thread, or before the reactor runs.
 
 Why not Alembic: there are two tables and one version, and a file of the reference server
 must open without a step by hand. `MIGRATIONS` is the way in for the next version.
@@ -15,20 +14,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import (
     ArgumentError,
-    DataError,
     DBAPIError,
-    IntegrityError,
 )
 
 from chatserver.errors import OperatorError
 from chatserver.limits import (
-    NAMES_AT_ONCE,
     POSTGRESQL_CONNECT_TIMEOUT,
     POSTGRESQL_SILENCE_TIMEOUT,
     POSTGRESQL_STATEMENT_TIMEOUT,
@@ -37,18 +32,17 @@ from chatserver.limits import (
     SQLITE_BUSY_TIMEOUT,
     SQLITE_THREADS,
 )
-from chatserver.passwords import StoredPassword
 from chatserver.pgsockets import PostgreSQLSockets
 
 _UPGRADE_LOCK = int.from_bytes(b"asyncch", "big")
 """The key of the advisory lock around `upgrade`: any number that others are unlikely to use."""
 
-_READS_ONLY = "asyncchat_reads_only"
+READS_ONLY = "asyncchat_reads_only"
 """The execution option of a connection that only reads."""
 
 _metadata = sa.MetaData()
 
-_users = sa.Table(
+users = sa.Table(
     "users",
     _metadata,
     sa.Column("username", sa.Text, primary_key=True),
@@ -63,7 +57,7 @@ _schema = sa.Table(
 )
 
 
-_logins = sa.Sequence("asyncchat_logins")
+logins = sa.Sequence("asyncchat_logins")
 """Numbers the logins of a cluster. No table of ours refers to it."""
 
 
@@ -73,18 +67,6 @@ class DatabaseUnusableError(OperatorError):
     """
 
     option = "database"
-
-
-class AccountsError(Exception):
-    """Something asked of the accounts was not done. The base of all such errors."""
-
-
-class NameTakenError(AccountsError):
-    """There is an account of this name already."""
-
-
-class NoSuchAccountError(AccountsError):
-    """There is no account of this name."""
 
 
 def parse_url(text: str, directory: str) -> sa.URL:
@@ -152,7 +134,7 @@ def _parse_postgresql_url(url: sa.URL) -> sa.URL:
 
 def describe(url: sa.URL) -> str:
     """Return `url` for a message: the path of an SQLite file, else the URL without password."""
-    if _is_sqlite(url):
+    if is_sqlite(url):
         return str(url.database)
     # Without the query: a password may stand there too.
     return url.set(query={}).render_as_string(hide_password=True)
@@ -160,7 +142,7 @@ def describe(url: sa.URL) -> str:
 
 def sqlite_file(url: sa.URL) -> str | None:
     """Return the path of an SQLite file; None for PostgreSQL."""
-    return url.database if _is_sqlite(url) else None
+    return url.database if is_sqlite(url) else None
 
 
 def reason(error: Exception) -> str:
@@ -178,7 +160,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
 
     A commit that has returned is on the disk, in both databases.
     """
-    if _is_sqlite(url):
+    if is_sqlite(url):
         engine = sa.create_engine(
             url,
             hide_parameters=True,
@@ -223,7 +205,7 @@ def _begin_immediate(connection: sa.Connection) -> None:
     # A transaction that reads first and then writes would fail at once, without waiting, when
     # another program has written in between: take the lock at its start. One that only reads
     # needs none, and goes on while another program has it.
-    if not connection.get_execution_options().get(_READS_ONLY):
+    if not connection.get_execution_options().get(READS_ONLY):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -235,9 +217,9 @@ def prepare(url: sa.URL) -> None:
 
     :raises DatabaseUnusableError: it cannot be reached, written or upgraded, or is not ours.
     """
-    if _is_sqlite(url):
+    if is_sqlite(url):
         _check_writable(str(url.database))
-    created = _is_sqlite(url) and _create_file(str(url.database))
+    created = is_sqlite(url) and _create_file(str(url.database))
     try:
         _create_or_upgrade(url)
     except BaseException:
@@ -253,7 +235,7 @@ def prepare_numbers(url: sa.URL) -> None:
     """
     with _trying(url) as engine, engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
-        connection.execute(sa.schema.CreateSequence(_logins, if_not_exists=True))
+        connection.execute(sa.schema.CreateSequence(logins, if_not_exists=True))
 
 
 def rehearse(url: sa.URL) -> int | None:
@@ -262,7 +244,7 @@ def rehearse(url: sa.URL) -> int | None:
     :returns: the version of the schema that is there, or None if there is nothing yet
     :raises DatabaseUnusableError: `prepare` would raise it
     """
-    if _is_sqlite(url):
+    if is_sqlite(url):
         path = str(url.database)
         _check_place(path)
         if not os.path.exists(path):
@@ -279,7 +261,7 @@ def rehearse(url: sa.URL) -> int | None:
 
 def exists(url: sa.URL) -> bool:
     """Tell whether there is a database: an SQLite file is made by the server or by `prepare`."""
-    return not _is_sqlite(url) or os.path.exists(str(url.database))
+    return not is_sqlite(url) or os.path.exists(str(url.database))
 
 
 def _check_writable(path: str) -> None:
@@ -322,7 +304,7 @@ def _create_or_upgrade(url: sa.URL) -> None:
         with engine.begin() as connection:
             upgrade(connection)
         # Only now: nothing was changed in a file that turned out to be somebody else's.
-        if _is_sqlite(url):
+        if is_sqlite(url):
             _make_private(str(url.database))
             _set_write_ahead_log(engine)
 
@@ -335,7 +317,7 @@ def _trying(url: sa.URL) -> Iterator[sa.Engine]:
         with contextlib.ExitStack() as stack:
             engine = make_engine(url)
             stack.callback(engine.dispose)
-            if not _is_sqlite(url):
+            if not is_sqlite(url):
                 limit = PostgreSQLSockets(engine).limit(POSTGRESQL_TRY_TIMEOUT)
                 is_over = stack.enter_context(limit)
             yield engine
@@ -378,7 +360,7 @@ def upgrade(connection: sa.Connection) -> int | None:
         # Two servers may start at once. The lock ends with the transaction.
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
     inspector = sa.inspect(connection)
-    is_new = not inspector.has_table(_users.name)
+    is_new = not inspector.has_table(users.name)
     if inspector.has_table(_schema.name):
         versions = connection.execute(sa.select(_schema.c.version)).scalars().all()
         if len(versions) != 1:
@@ -449,12 +431,12 @@ One that has been released is never changed, and so it does not use the tables a
 
 def _check_users(connection: sa.Connection, where: str) -> None:
     inspector = sa.inspect(connection)
-    ours = inspector.has_table(_users.name)
+    ours = inspector.has_table(users.name)
     if ours:
-        columns = inspector.get_columns(_users.name)
-        key = inspector.get_pk_constraint(_users.name)["constrained_columns"]
+        columns = inspector.get_columns(users.name)
+        key = inspector.get_pk_constraint(users.name)["constrained_columns"]
         ours = (
-            {column["name"] for column in columns} == set(_users.c.keys())
+            {column["name"] for column in columns} == set(users.c.keys())
             and all(isinstance(column["type"], sa.String) for column in columns)
             and key == ["username"]
         )
@@ -479,7 +461,7 @@ _SQLITE_REASONS = {
 def _explain(url: sa.URL, error: Exception) -> str:
     """Return in one line what is wrong with the database and what to do."""
     where = describe(url)
-    if not _is_sqlite(url):
+    if not is_sqlite(url):
         return (
             f"{where} cannot be used: {reason(error)}; check that PostgreSQL runs there, and"
             " user, password and database in the URL"
@@ -492,145 +474,6 @@ def _explain(url: sa.URL, error: Exception) -> str:
     return f"{where} {told}"
 
 
-def _is_sqlite(url: sa.URL) -> bool:
+def is_sqlite(url: sa.URL) -> bool:
+    """Tell whether `url` is of SQLite, and not of PostgreSQL."""
     return url.get_backend_name() == "sqlite"
-
-
-class Store:
-    """The accounts in the database behind `engine`, which `prepare` has made ready.
-
-    Each method is one transaction, on the disk when it returns. It raises SQLAlchemyError when
-    the database fails, and OSError when its file is not the one any more that it was.
-
-    `threads` is how many threads may use it at once.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._file = str(engine.url.database) if _is_sqlite(engine.url) else None
-        self._identity = self._identify_file()
-        self.threads = SQLITE_THREADS if _is_sqlite(engine.url) else POSTGRESQL_THREADS
-        self._sockets = None if _is_sqlite(engine.url) else PostgreSQLSockets(engine)
-
-    def find(self, name: str) -> StoredPassword | None:
-        """Return what is stored for `name`, or None when there is no such account."""
-        query = sa.select(_users.c.salt, _users.c.hash).where(_users.c.username == name)
-        try:
-            with self._begin(self._engine.execution_options(**{_READS_ONLY: True})) as connection:
-                row = connection.execute(query).one_or_none()
-        except DataError:
-            return None  # PostgreSQL cannot hold this name: there is a NUL in it.
-        return None if row is None else StoredPassword(salt=row.salt, hash=row.hash)
-
-    def add(self, name: str, stored: StoredPassword) -> None:
-        """Create the account `name`.
-
-        :raises NameTakenError: there is one already.
-        """
-        row = _users.insert().values(username=name, salt=stored.salt, hash=stored.hash)
-        try:
-            with self._begin(self._engine) as connection:
-                connection.execute(row)
-        except IntegrityError:
-            # From None, because PostgreSQL's text holds the row.
-            raise NameTakenError(f"there is an account {name!r} already") from None
-
-    def replace(self, name: str, old: StoredPassword, new: StoredPassword) -> None:
-        """Store `new` for `name`, unless something else than `old` is stored there by now."""
-        change = (
-            _users.update()
-            .where(
-                _users.c.username == name,
-                _users.c.salt == old.salt,
-                _users.c.hash == old.hash,
-            )
-            .values(salt=new.salt, hash=new.hash)
-        )
-        with self._begin(self._engine) as connection:
-            connection.execute(change)
-
-    def change(self, name: str, stored: StoredPassword) -> None:
-        """Store `stored` for `name`, whatever is stored there.
-
-        :raises NoSuchAccountError: there is no such account.
-        """
-        values = {"salt": stored.salt, "hash": stored.hash}
-        self._write_one(name, _users.update().where(_users.c.username == name).values(values))
-
-    def remove(self, name: str) -> None:
-        """Remove the account `name`.
-
-        :raises NoSuchAccountError: there is no such account.
-        """
-        self._write_one(name, _users.delete().where(_users.c.username == name))
-
-    def number_logins(self, count: int) -> list[int]:
-        """Return `count` numbers, each greater than all before. See `prepare_numbers`."""
-        query = sa.select(_logins.next_value()).select_from(sa.func.generate_series(1, count))
-        with self._begin(self._engine) as connection:
-            return sorted(connection.execute(query).scalars())
-
-    def names(self) -> Iterator[str]:
-        """Yield the names of all accounts, in the order of the database.
-
-        A byte of an old name that is not UTF-8 is decoded with surrogateescape. Each
-        `NAMES_AT_ONCE` of them are a transaction of their own: a reader that takes its time
-        holds nobody up, and what is added or removed meanwhile may or may not be among them.
-        """
-        # SQLite takes the C++ server's names as they are; Python's would not decode each.
-        as_bytes = self._file is not None
-        column = sa.cast(_users.c.username, sa.LargeBinary) if as_bytes else _users.c.username
-        query = sa.select(column).order_by(_users.c.username).limit(NAMES_AT_ONCE)
-        reading = self._engine.execution_options(**{_READS_ONLY: True})
-        following = query
-        while True:
-            with self._begin(reading) as connection:
-                found: list[Any] = list(connection.execute(following).scalars())
-            for name in found:
-                yield name.decode("utf-8", "surrogateescape") if as_bytes else name
-            if len(found) < NAMES_AT_ONCE:
-                return
-            last = sa.cast(sa.literal(found[-1]), sa.Text) if as_bytes else found[-1]
-            following = query.where(_users.c.username > last)
-
-    def _write_one(self, name: str, statement: sa.Update | sa.Delete) -> None:
-        """Run `statement`, which is about the row of `name`."""
-        try:
-            with self._begin(self._engine) as connection:
-                found = connection.execute(statement).rowcount
-        except DataError:
-            found = 0  # PostgreSQL cannot hold this name: there is a NUL in it.
-        if not found:
-            raise NoSuchAccountError(f"there is no account {name!r}")
-
-    def close(self) -> None:
-        """Close all connections. One is opened again when the store is used again."""
-        self._engine.dispose()
-
-    def break_off(self, thread: int) -> None:
-        """Break the connection to PostgreSQL that `thread` uses: if it waits it fails at once.
-
-        This does not block, and any thread may call it. (SQLite's own time-out needs no help.)
-        """
-        if self._sockets is not None:
-            self._sockets.break_off(thread)
-
-    def _begin(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
-        """Begin a transaction, in the same file as ever."""
-        self._check_file()
-        return engine.begin()
-
-    def _identify_file(self) -> tuple[int, int] | None:
-        if self._file is None:
-            return None
-        status = os.stat(self._file)
-        return status.st_dev, status.st_ino
-
-    def _check_file(self) -> None:
-        """Raise OSError if the file was removed or replaced: what goes into it would be lost."""
-        try:
-            is_same = self._identify_file() == self._identity
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            raise OSError(f"{self._file} was removed or replaced: restart the server")

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chatserver.database import AccountsError, reason
+from chatserver.database import reason
+from chatserver.store import AccountsError
 from chatserver.workers import Workers
 
 P = ParamSpec("P")

@@ -21,7 +21,7 @@ from chatserver import __version__
 from chatserver.accepting import AcceptBackoff
 from chatserver.accounts import Accounts
 from chatserver.authenticator import AccountAuthenticator
-from chatserver.database import Store, make_engine, parse_url, prepare, prepare_numbers
+from chatserver.database import make_engine, parse_url, prepare, prepare_numbers
 from chatserver.descriptors import auto_connections, connections_for, raise_file_limit
 from chatserver.directory import LocalDirectory
 from chatserver.errors import OperatorError
@@ -39,6 +39,7 @@ from chatserver.protocol import address_of
 from chatserver.renewal import Renewal, certificate_files
 from chatserver.signals import SighupHandler
 from chatserver.steady import steady
+from chatserver.store import Store
 from chatserver.systemd import Systemd
 
 if TYPE_CHECKING:

@@ -27,9 +27,10 @@ from chatserver.accounts import (
     TooBusyError,
 )
 from chatserver.credentials import Credentials
-from chatserver.database import Store, make_engine, prepare
+from chatserver.database import make_engine, prepare
 from chatserver.limits import HASHING_NICENESS
 from chatserver.passwords import Passwords, StoredPassword, parse_cost
+from chatserver.store import Store
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS, execute, postgresql_url, sqlite_url
 
 CHEAP = parse_cost("m=8,t=1,p=1")

@@ -29,11 +29,12 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver import __version__, admin, checks, database, descriptors
 from chatserver.certificates import LIFETIME, CertificateError, create_self_signed, load
-from chatserver.database import Store, make_engine, parse_url
+from chatserver.database import make_engine, parse_url
 from chatserver.limits import FEW_FILES
 from chatserver.listening import listen
 from chatserver.packets import Command
 from chatserver.passwords import Passwords, parse_cost
+from chatserver.store import Store
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS
 from tests.folders import enter_new_folder
 from tests.processes import (

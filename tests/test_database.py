@@ -17,12 +17,9 @@ from sqlalchemy.exc import OperationalError
 from twisted.python.runtime import platform
 from twisted.trial.unittest import TestCase
 
-from chatserver import database
+from chatserver import database, store
 from chatserver.database import (
     DatabaseUnusableError,
-    NameTakenError,
-    NoSuchAccountError,
-    Store,
     describe,
     make_engine,
     parse_url,
@@ -32,6 +29,7 @@ from chatserver.database import (
 )
 from chatserver.limits import POSTGRESQL_STATEMENT_TIMEOUT
 from chatserver.passwords import StoredPassword
+from chatserver.store import NameTakenError, NoSuchAccountError, Store
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS, execute, postgresql_url, sqlite_url
 
 OLD = StoredPassword("00" * 16, "11" * 32)
@@ -217,12 +215,12 @@ class StoreTests:
         for name in reversed(names):
             self.store.add(name, OLD)
         for at_once in (1, 3, 5, 10, 11):
-            self.patch(database, "NAMES_AT_ONCE", at_once)
+            self.patch(store, "NAMES_AT_ONCE", at_once)
             self.assertEqual(list(self.store.names()), names)
 
     def test_names_meanwhile(self) -> None:
         """Who reads names slowly keeps nobody from adding and removing."""
-        self.patch(database, "NAMES_AT_ONCE", 2)
+        self.patch(store, "NAMES_AT_ONCE", 2)
         for name in ("a", "b", "c", "d"):
             self.store.add(name, OLD)
         names = self.store.names()
@@ -394,7 +392,7 @@ class SQLiteStoreTests(StoreTests, TestCase):
 
     def test_names_of_the_reference_server(self) -> None:
         """A name that is not UTF-8, which only the reference server registers, is listed too."""
-        self.patch(database, "NAMES_AT_ONCE", 1)
+        self.patch(store, "NAMES_AT_ONCE", 1)
         self.store.add("b", OLD)
         execute(
             self.url,

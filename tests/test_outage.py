@@ -19,9 +19,10 @@ from twisted.trial.unittest import TestCase
 from chatserver import database
 from chatserver.accounts import Accounts, StorageFailedError
 from chatserver.credentials import Credentials
-from chatserver.database import Store, make_engine, prepare
+from chatserver.database import make_engine, prepare
 from chatserver.limits import POSTGRESQL_THREADS
 from chatserver.passwords import Passwords, parse_cost
+from chatserver.store import Store
 from tests.databases import execute, postgresql_url, sqlite_url
 
 _READY_FOR_QUERY = b"Z\0\0\0\x05"
