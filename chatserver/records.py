@@ -15,8 +15,6 @@ class RecordBuffer:
     def __init__(self) -> None:
         self._data = b""
         self._left = 0  # of a record whose beginning was handed out already
-        self.completed = 0
-        """How many records have ended in what was taken last."""
 
     def feed(self, data: bytes) -> None:
         """Add `data`, the next bytes of the stream."""
@@ -27,25 +25,27 @@ class RecordBuffer:
         """Whether there is a record to be taken, or a part of one."""
         return bool(self._left and self._data) or len(self._data) >= HEADER_SIZE
 
-    def take(self, most: int) -> bytes:
-        """Take `most` records at most. The last may not be there as a whole: the rest follows."""
+    def take(self, most: int) -> tuple[bytes, int]:
+        """Take `most` records at most. The last may not be there as a whole: the rest follows.
+
+        :returns: their bytes, and how many records end in them
+        """
         data, end = self._data, self._left
         length = len(data)
-        self.completed = 1 if 0 < end <= length else 0
+        completed = 1 if 0 < end <= length else 0
         for _ in range(most):
             if end + HEADER_SIZE > length:
                 break
             end += HEADER_SIZE + int.from_bytes(data[end + 3 : end + HEADER_SIZE], "big")
             if end <= length:
-                self.completed += 1
+                completed += 1
         if end >= length:
             self._data, self._left = b"", end - length
-            return data
+            return data, completed
         self._data, self._left = data[end:], 0
-        return data[:end]
+        return data[:end], completed
 
     def take_all(self) -> bytes:
         """Take all that waits."""
         data, self._data = self._data, b""
-        self.completed = 0  # That is not known.
         return data

@@ -56,6 +56,7 @@ class TLSTransport(BufferingTLSTransport):
     _refusal: str | None = None
     _next_feed: IDelayedCall | PendingCall | None = None
     _allowance: int | None = None
+    _completed = 0  # records in what is being taken, of which none has been read yet
     _has_begun = False
     _is_paused = False
     _is_reading = True
@@ -117,7 +118,8 @@ class TLSTransport(BufferingTLSTransport):
         self._next_feed = None
         self._has_begun = True
         try:
-            if data := self._records.take(RECORDS_PER_TURN):
+            data, self._completed = self._records.take(RECORDS_PER_TURN)
+            if data:
                 self.factory.writes.run(super().dataReceived, data)
             if self.transport.disconnecting:  # type: ignore[union-attr]
                 cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
@@ -151,9 +153,9 @@ class TLSTransport(BufferingTLSTransport):
     def _flushReceiveBIO(self) -> None:
         # Twisted asks OpenSSL for data until there is none, and then for an answer to what was no
         # data: two exceptions for each read. As a rule each record holds data, and that was all.
-        if not (self._handshakeDone and self._receive(self._records.completed)):
+        if not (self._handshakeDone and self._receive(self._completed)):
             super()._flushReceiveBIO()  # type: ignore[no-untyped-call]
-        self._records.completed = 0
+        self._completed = 0
 
     def _receive(self, records: int) -> bool:
         """Hand over the data of so many records. Return whether there was data in each."""
