@@ -317,6 +317,7 @@ class Link:
         """The bus was away: the other machine may not have heard what was said meanwhile."""
         if not self.is_busy:  # Else it finds out what is missing.
             self._stream.begin()
+            self._stream.beat()  # Else it might ask for something that is of before.
 
     # --- Time -----------------------------------------------------------------------------
 
