@@ -7,8 +7,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
 from chatserver.cluster.bus import Heard
 from chatserver.cluster.directory import ClusterDirectory
@@ -77,8 +79,14 @@ class MemoryBus:
             each()
 
 
+MOST_AT_REST = 20_000
+"""Messages after which machines that nobody asks for anything must have come to rest."""
+
+
 class MemoryNats:
     """Carries messages from each machine to each other in their order.
+
+    `room` is how many it still carries; None is any number.
 
     :param chance: which way is carried on next; None is in turn
     """
@@ -90,6 +98,7 @@ class MemoryNats:
             defaultdict(deque)
         )
         self.count = 0
+        self.room: int | None = None
 
     def publish(self, sender: MemoryBus, subject: str, data: bytes, answer_to: str) -> None:
         """Put `data` on its way to all who listen to `subject`."""
@@ -110,13 +119,84 @@ class MemoryNats:
         ways = [
             way for way, queue in self.ways.items() if queue and way[1].is_up and not way[1].is_hung
         ]
-        if not ways:
+        if not ways or self.room == 0:
             return False
+        if self.room is not None:
+            self.room -= 1
         way = ways[0] if self._chance is None else self._chance.choice(ways)
         subscription, heard = self.ways[way].popleft()
         if subscription.is_active:
             subscription.hear(heard)
         return True
+
+    def lose(self, sender: MemoryBus, receiver: MemoryBus, position: int = 0) -> None:
+        """Lose one of the messages that are under way between two machines."""
+        del self.ways[sender, receiver][position]
+
+
+class _Call:
+    """A call that a `MachineClock` will do."""
+
+    def __init__(self, machine: MachineClock, work: Callable[[], object]) -> None:
+        self._machine = machine
+        self._work = work
+        self._is_active = True
+
+    def due(self) -> None:
+        """Do it, unless the machine is stopped."""
+        if not self._is_active:
+            return
+        if self._machine.stopped_at is None:
+            self._is_active = False
+            self._work()
+        else:
+            self._machine.late.append(self)
+
+    def active(self) -> bool:
+        """See `IDelayedCall`."""
+        return self._is_active
+
+    def cancel(self) -> None:
+        """See `IDelayedCall`."""
+        self._is_active = False
+        self._machine.forget(self)
+
+
+class MachineClock:
+    """The clock of one machine: while that is stopped, time stands still there."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._calls: dict[_Call, Any] = {}
+        self.stopped_at: float | None = None
+        self.late: list[_Call] = []
+
+    def seconds(self) -> float:
+        """See `IReactorTime`."""
+        return self._clock.seconds() if self.stopped_at is None else self.stopped_at
+
+    def callLater(self, delay: float, work: Callable[..., object], *arguments: object) -> _Call:
+        """See `IReactorTime`."""
+        call = _Call(self, lambda: work(*arguments))
+        self._calls[call] = self._clock.callLater(delay, call.due)
+        return call
+
+    def forget(self, call: _Call) -> None:
+        """Let `call` be due no more."""
+        due = self._calls.pop(call, None)
+        if due is not None and due.active():
+            due.cancel()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self.stopped_at = self._clock.seconds()
+
+    def go_on(self) -> None:
+        """Be late: all happens at once that was to happen meanwhile."""
+        self.stopped_at = None
+        late, self.late = self.late, []
+        for each in late:
+            each.due()
 
 
 class MemoryMachine:
@@ -130,8 +210,10 @@ class MemoryMachine:
         invitations: Rate | None,
     ) -> None:
         self.bus = MemoryBus(cluster.nats)
+        self.clock = MachineClock(cluster.clock)
+        self.clients: list[MemoryClient] = []
         self.online = ClusterDirectory(
-            cluster.clock, self.bus, cluster.take_logins, invitation_timeout, invitations
+            self.clock, self.bus, cluster.take_logins, invitation_timeout, invitations
         )
         self.online.start()
         self.factory = ChatFactory(cluster.authenticator, self.online, cluster.clock, limits)
@@ -175,13 +257,32 @@ class MemoryCluster(MemoryServer):
     def connect_to(self, machine: int) -> MemoryClient:
         """Return a new client, connected to one of the machines."""
         self.next_machine = machine
-        return self.connect()
+        client = self.connect()
+        self.machines[machine].clients.append(client)
+        return client
+
+    def stop(self, machine: int) -> None:
+        """Stop one of the machines, as SIGSTOP does: it does nothing, and what comes waits."""
+        stopped = self.machines[machine]
+        stopped.bus.is_hung = True
+        stopped.clock.stop()
+        self.connections = [each for each in self.connections if each not in stopped.clients]
+
+    def go_on(self, machine: int) -> None:
+        """Let a machine that was stopped go on."""
+        stopped = self.machines[machine]
+        stopped.bus.is_hung = False
+        stopped.clock.go_on()
+        self.connections += stopped.clients
+        self.run()
 
     def run(self) -> None:
         """Carry bytes and messages until nothing happens any more."""
         super().run()
+        before = self.nats.count
         while self.nats.carry():
             super().run()
+            assert self.nats.count - before < MOST_AT_REST, "the machines do not come to rest"
 
     def shut_down(self) -> bool:
         """Let all machines go down. Return whether all connections have ended."""
