@@ -42,13 +42,15 @@ class MemoryBus:
     """One machine's connection to `MemoryNats`.
 
     While it `is_up` is false nothing comes and nothing goes. While it `is_hung` what comes waits,
-    and the machine does not know.
+    and the machine does not know. While it `is_slow` it knows of nothing until the test says so.
     """
 
     nats: MemoryNats
     is_up: bool = True
     is_hung: bool = False
+    is_slow: bool = False
     returned: list[Callable[[], None]] = field(default_factory=list)
+    unsettled: list[Callable[[], None]] = field(default_factory=list)
 
     def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
         """See `Bus`."""
@@ -60,6 +62,18 @@ class MemoryBus:
         subscription = MemorySubscription(self, subject, hear)
         self.nats.subscriptions.append(subscription)
         return subscription
+
+    def settle(self, settled: Callable[[], None]) -> None:
+        """See `Bus`. It is at once, or when the test says so."""
+        self.unsettled.append(settled)
+        if not self.is_slow:
+            self.settle_all()
+
+    def settle_all(self) -> None:
+        """All is known that was said so far."""
+        unsettled, self.unsettled = self.unsettled, []
+        for each in unsettled:
+            each()
 
     def on_return(self, returned: Callable[[], None]) -> None:
         """See `Bus`."""

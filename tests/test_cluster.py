@@ -229,6 +229,61 @@ class BusTests(ClusterCase):
             self.end()
 
 
+class EnteringTests(ClusterCase):
+    """Logins that wait until the bus knows of them."""
+
+    def setUp(self) -> None:
+        self.start()
+        self.has_lost = True
+        (self.elsewhere,) = self.log_in(1, "alice")
+        self.bus = self.cluster.machines[0].bus
+        self.bus.is_slow = True
+        self.client = self.cluster.connect_to(0)
+        self.client.send(Packet(Command.LOGIN, b"alice:password"))
+        self.assertEqual((self.client.take(), self.elsewhere.take()), ([], []))
+
+    def test_waits(self) -> None:
+        """OK is heard once others can find them. They are not found before; nor is one lost."""
+        (bob,) = self.log_in(1, "bob")
+        later = self.cluster.connect_to(0)
+        later.send(Packet(Command.LOGIN, b"alice:password"))
+        self.elsewhere.leave()
+        bob.send(Command.CHAT_REQUEST, b"alice")
+        self.assertEqual(bob.take(), [NOPE])
+        self.bus.settle_all()
+        self.cluster.run()
+        self.assertEqual((self.client.take(), later.take()), ([OK], []))
+        self.bus.settle_all()
+        self.cluster.run()
+        self.assertEqual((self.client.take(), later.take()), ([REPLACED], [OK]))
+        bob.send(Command.CHAT_REQUEST, b"alice")
+        self.assertEqual((bob.take(), later.take()), ([SENT], [invited("bob")]))
+        later.close()
+        self.client.close()
+        self.assertEqual(bob.take(), [GONE])
+        self.end()
+
+    def test_gone(self) -> None:
+        """Who disconnects meanwhile leaves nothing."""
+        self.client.close()
+        self.bus.settle_all()
+        self.cluster.run()
+        self.end()
+
+    def test_shut_down(self) -> None:
+        """When the machine goes down meanwhile the login elsewhere stays."""
+        self.cluster.machines[0].factory.shut_down()
+        self.cluster.run()
+        self.assertEqual(self.client.take(), [SHUTDOWN])
+        self.client.close()
+        self.bus.settle_all()
+        self.cluster.run()
+        self.assertEqual(self.elsewhere.take(), [])
+        (bob,) = self.log_in(1, "bob")
+        self.chat(bob, self.elsewhere)
+        self.end()
+
+
 class StoppedTests(ClusterCase):
     """A machine that does nothing for a while, and then goes on."""
 

@@ -61,6 +61,12 @@ class Bus(Protocol):
     def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> Subscription:
         """Call `hear` with what is said on `subject`, in which a ``*`` is any word."""
 
+    def settle(self, settled: Callable[[], None]) -> None:
+        """Call `settled` once the bus knows all that was said and subscribed to so far.
+
+        While it is not up that is at once.
+        """
+
     def on_return(self, returned: Callable[[], None]) -> None:
         """Call `returned` when the bus is up again after a time in which it was not."""
 
@@ -261,6 +267,28 @@ class NatsBus:
     def forget(self, subscription: NatsSubscription) -> None:
         """Don't make `subscription` on the next connection."""
         self._subscriptions.discard(subscription)
+
+    def settle(self, settled: Callable[[], None]) -> None:
+        """See `Bus`. It takes `BUS_CONNECT_TIMEOUT` at most."""
+        if not self.is_up:
+            settled()
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def ask() -> None:
+            answered = asyncio.ensure_future(self._client.flush(BUS_CONNECT_TIMEOUT))
+            answered.add_done_callback(finish)
+
+        def finish(answered: asyncio.Future[None] | None = None) -> None:
+            if answered is not None and not answered.cancelled():
+                answered.exception()  # What is wrong is told elsewhere.
+            if not waiting.done():
+                waiting.set_result(None)
+                late.cancel()
+                settled()
+
+        late = asyncio.get_running_loop().call_later(BUS_CONNECT_TIMEOUT, finish)
+        self.do(ask)
 
     def on_return(self, returned: Callable[[], None]) -> None:
         """See `Bus`."""

@@ -71,7 +71,9 @@ class ClusterDirectory(LocalDirectory):
         self._take_logins = take_logins
         self._entering: list[User] = []
         self._is_numbering = False
+        self._is_closed = False
         self._logins: dict[int, User] = {}
+        self._coming: dict[User, Subscription] = {}
         self._presences: dict[User, _Presence] = {}
         self._links: dict[str, Link] = {}
         self._lookups: dict[int, _Lookup] = {}
@@ -87,6 +89,9 @@ class ClusterDirectory(LocalDirectory):
 
     def close(self) -> None:
         """See `Directory`. The other machines are told: nobody here is in their users' way."""
+        self._is_closed = True
+        for subscription in self._coming.values():
+            subscription.cancel()
         for user in list(self._presences):
             self._forget_presence(user)
         super().close()
@@ -125,23 +130,39 @@ class ClusterDirectory(LocalDirectory):
         entering, self._entering = self._entering, []
 
         def done(result: list[int] | Failure) -> None:
-            self._is_numbering = False
+            if self._is_closed:
+                return
             if isinstance(result, Failure):
                 for user in entering:
                     user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
-            else:
-                for user, number in zip(entering, result, strict=True):
-                    user.login = number
-                    self._add(user)
+                go_on()
+                return
+            for user, number in zip(entering, result, strict=True):
+                user.login = number
+                self._listen_for(user)
+            self._bus.settle(settled)
+
+        def settled() -> None:
+            # Whoever hears now that they are online is found from now on.
+            if self._is_closed:
+                return
+            for user in entering:
+                self._add(user)
+            go_on()
+
+        def go_on() -> None:
+            self._is_numbering = False
             self._number_logins()
 
         self._take_logins(len(entering)).addBoth(done)
 
-    def _add(self, user: User) -> None:
-        presence = _Presence(
-            self._bus.subscribe(_subject(user.name), lambda heard: self._hear(user, heard))
+    def _listen_for(self, user: User) -> None:
+        self._coming[user] = self._bus.subscribe(
+            _subject(user.name), lambda heard: self._hear(user, heard)
         )
-        self._presences[user] = presence
+
+    def _add(self, user: User) -> None:
+        self._presences[user] = presence = _Presence(self._coming.pop(user))
         self._logins[user.login] = user
         self._announce(user)
         # Once more: while two hear of each other for the first time, neither may hear this.
@@ -172,13 +193,15 @@ class ClusterDirectory(LocalDirectory):
         except UnreadableError as error:
             self._log_unreadable(heard, error)
             return
-        if user not in self._presences:
+        if user.is_gone or self._is_closed:
             return  # It was under way when they left.
         if isinstance(message, Lookup):
             self._bus.publish(
                 f"lookup.{message.machine}.{message.request}",
                 encode(Located(VERSION, self.machine, user.login)),
             )
+        elif user in self._coming:
+            return  # They tell of their own login soon, and whoever has a later one answers that.
         elif message.number > user.login:
             self._log.info(
                 "Replaced: {older} by a login on another machine",
