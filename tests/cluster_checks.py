@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from chatserver.cluster.links import RemoteUser
-from chatserver.packets import Command, Packet
+from chatserver.limits import CLUSTER_CREDIT, READ_AHEAD
+from chatserver.packets import MAX_BODY, Command, Packet
 from tests.memory_cluster import MemoryCluster
 
 OK = Packet(Command.ACK, b"OK")
@@ -77,9 +78,16 @@ class Person:
             self.cluster.connections.remove(self.client)
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection has ended without a word."""
+        return self.is_gone or not self.client.transport.connected
+
+    @property
     def has_ended(self) -> bool:
         """Whether the server has ended the connection."""
-        return any(each.body in LAST for each in self.listen() if each.command == Command.ERROR)
+        return self.is_cut_off or any(
+            each.body in LAST for each in self.listen() if each.command == Command.ERROR
+        )
 
     def answers(self) -> tuple[list[tuple[Packet, Packet]], list[str]]:
         """Return what was sent with what answered it, and what is wrong about that.
@@ -111,7 +119,7 @@ class Person:
             readings = longer
         answered = max(readings, key=len)
         unanswered = self.sent[len(answered) :]
-        if unanswered and not (self.is_gone or has_ended):
+        if unanswered and not (self.is_cut_off or has_ended):
             return answered, [f"{self} heard no answer to {unanswered}"]
         return answered, []
 
@@ -136,7 +144,7 @@ def find_faults(people: list[Person], were_faults: bool = False) -> list[str]:
             listeners = heard.get(asked.body, [])
             if len(listeners) > 1:
                 faults.append(f"{asked} was heard {len(listeners)} times")
-            if answer == OK and not listeners and not any(each.is_gone for each in people):
+            if answer == OK and not listeners and not any(each.is_cut_off for each in people):
                 faults.append(f"{asked} of {person} was answered OK, and nobody heard it")
             if answer != OK and listeners and not were_faults:
                 faults.append(f"{asked} of {person} was answered {answer}, and was heard")
@@ -178,6 +186,18 @@ def find_half_chats(cluster: MemoryCluster) -> list[str]:
         faults += [f"a link has a chat of {user}, who is in none" for user in chats]
     faults += [f"{name!r} is online {times} times" for name, times in names.items() if times > 1]
     return faults
+
+
+def find_overdrawn(cluster: MemoryCluster) -> list[str]:
+    """Return to whom more is on its way than credit allows, and what one read and packet add."""
+    most = CLUSTER_CREDIT + READ_AHEAD + 2 * MAX_BODY
+    return [
+        f"{partner._unanswered} bytes of {user} are on their way to {partner}"
+        for machine in cluster.machines
+        for link in machine.online._links.values()
+        for user, partner in link._chats.items()
+        if partner._unanswered > most
+    ]
 
 
 def find_rest(cluster: MemoryCluster) -> list[str]:

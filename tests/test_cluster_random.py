@@ -9,7 +9,14 @@ from random import Random
 from twisted.trial.unittest import TestCase
 
 from chatserver.packets import Command
-from tests.cluster_checks import Person, find_faults, find_half_chats, find_rest, find_timers
+from tests.cluster_checks import (
+    Person,
+    find_faults,
+    find_half_chats,
+    find_overdrawn,
+    find_rest,
+    find_timers,
+)
 from tests.memory_cluster import MemoryBus, MemoryCluster
 
 NAMES = ("alice", "bob", "carol", "dave")
@@ -45,6 +52,7 @@ class Chaos:
             self._log_in: 3,
             self._leave: 2,
             self._pass_time: 3,
+            self._read: 4,
             self._talk: 60,
         }
         if self._has_faults:
@@ -61,6 +69,9 @@ class Chaos:
             if not machine.bus.is_up:
                 machine.bus.come_back()
         self.cluster.run()
+        for person in self.people:
+            if not person.is_gone:
+                person.client.start_reading()
         for _ in range(round(2 * seconds)):
             self.cluster.clock.advance(0.5)
             self.cluster.run()
@@ -106,13 +117,23 @@ class Chaos:
         body = b""
         if command == Command.MESSAGE:
             self._texts += 1
-            body = b"%d" % self._texts
+            body = b"%d" % self._texts + bytes(self._random.choice([0, 0, 100, 20_000, 60_000]))
         elif command != Command.EXIT_CHAT:
             body = self._random.choice([name for name in NAMES if name != person.name]).encode()
             if command != Command.CHAT_REQUEST and self._random.random() < 0.7:
                 body = b""
-        self._note(f"{person}: {command.name} {body.decode()}")
+        self._note(f"{person}: {command.name} {body[:10].decode()} ({len(body)} bytes)")
         person.send(command, body)
+
+    def _read(self) -> None:
+        if there := self._there():
+            person = self._random.choice(there)
+            if person.client.transport.room:
+                self._note(f"{person} reads no more")
+                person.client.stop_reading()
+            else:
+                self._note(f"{person} reads on")
+                person.client.start_reading()
 
     def _pass_time(self) -> None:
         # Without faults nothing takes so long that anybody gives up.
@@ -169,9 +190,11 @@ class ChaosTests(TestCase):
         """Play one story, and look whether all is as it must be."""
         chaos = Chaos(Random(seed), has_faults)
         try:
+            faults = []
             for _ in range(STEPS):
                 chaos.step()
-            faults = self.look(chaos, has_faults)
+                faults += find_overdrawn(chaos.cluster)
+            faults += self.look(chaos, has_faults)
         except Exception:
             faults = [traceback.format_exc()]
         faults += [each.getTraceback() for each in self.flushLoggedErrors()]
