@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -54,6 +55,10 @@ class ClusterProcessCase(ProcessTestCase):
         client = self.connect(machine.port)
         enter(client, self.name(who), is_new)
         return client
+
+    def credentials(self, who: str) -> bytes:
+        """Return what somebody logs in with."""
+        return f"{self.name(who)}:password of {self.name(who)}".encode()
 
     def begin(self, inviter: Client, invitee: Client, one: str, other: str) -> None:
         """Let there be a chat."""
@@ -108,6 +113,23 @@ class StoryTests(ClusterProcessCase):
         self.assertEqual(bob.receive(), EXIT)
         self.begin(back, carol, "alice", "carol")
 
+    def test_logins(self) -> None:
+        """Of two logins of one account at the same moment exactly one stays, each time."""
+        self.join(self.cluster.machines[0], "alice").close()
+        ports = [machine.port for machine in self.cluster.machines]
+        for _ in range(20):
+            clients = [self.connect(port) for port in ports]
+            for client in clients:
+                client.send(Command.LOGIN, self.credentials("alice"))
+            self.assertEqual([client.receive() for client in clients], [OK, OK])
+            sockets = [client._socket for client in clients]
+            (replaced,), _, _ = select.select(sockets, [], [], TIMEOUT)
+            loser, winner = sorted(clients, key=lambda each: each._socket is not replaced)
+            self.assertEqual(loser.receive(), error("REPLACED"))
+            self.assertIsNone(loser.receive())
+            self.assertEqual(winner.ask(0x7F), error("UNKN"))
+            winner.close()
+
 
 class FaultTests(ClusterProcessCase):
     """Parts of the cluster fail while people talk."""
@@ -123,7 +145,7 @@ class FaultTests(ClusterProcessCase):
         other = self.join(here, "e")
         self.begin(other, moved, "e", "b")
         self.assertEqual(moved.ask(Command.MESSAGE, b"hi"), OK)
-        self.assertLess(time.monotonic() - start, 2)
+        self.assertLess(time.monotonic() - start, 4)
         self.assertEqual(
             other.receive(), Packet(Command.MESSAGE, self.name("b").encode() + b": hi")
         )
@@ -144,8 +166,8 @@ class FaultTests(ClusterProcessCase):
             talk.wait()
             self.assertEqual(talk.find_faults(), [])
         self.assertTrue(talks[1].was_shut_down)
-        self.assertLess(talks[0].ended_at["speaker"] - start, 2)
-        self.assertLess(talks[1].ended_at["listener"] - start, 2)
+        self.assertLess(talks[0].ended_at["speaker"] - start, 4)
+        self.assertLess(talks[1].ended_at["listener"] - start, 4)
         self.assertLog(ending.log)
         self.assertNotIn("[ERR]", ending.log)
 
