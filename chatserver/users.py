@@ -109,6 +109,7 @@ class User:
         self._invitation_timeout = invitation_timeout
         # The one invitation of theirs that waits for its answer.
         self.sent: Invitation | None = None
+        self._is_used_up = False
         # What others sent them, by the inviter's name, the newest last. None stands for one that
         # is gone: it ended without the invited one's doing, and its place is kept so that an
         # accept already on its way can't open a chat with somebody else than was meant.
@@ -227,8 +228,14 @@ class User:
                 self._tell_held()
             else:
                 self.conversation.refused(self._accepted_with, refusal)
+                self._end_used_up()
         elif refusal is None and self.partner is not invitation.inviter:
             invitation.inviter.left(self)
+
+    def _end_used_up(self) -> None:
+        """End the invitation that was sent if it was accepted in vain: it can't be once more."""
+        if self._is_used_up and self._end_sent() is not None:
+            self.conversation.invitation_ended(ErrorCode.NOT_FREE)
 
     def _inviter_meant(self, inviter: bytes, command: Command) -> bytes | None:
         """Return whose invitation is meant by answering `inviter` with `command`, if any is."""
@@ -257,6 +264,7 @@ class User:
     def _end_sent(self) -> Invitation | None:
         """Let the invitation that was sent wait no more, and return it, if there is one."""
         invitation, self.sent = self.sent, None
+        self._is_used_up = False
         timeout = None if invitation is None else invitation.timeout
         if timeout is not None and timeout.active():
             timeout.cancel()
@@ -295,7 +303,11 @@ class User:
             self._waiting.append(lambda: self.accepted(invitation, answer))
             return
         other, crossing = invitation.invitee, self._accepting
-        if self.sent is not invitation or (crossing is not None and crossing.inviter is not other):
+        if self.sent is not invitation:
+            answer(ErrorCode.LOST)
+            return
+        if crossing is not None and crossing.inviter is not other:
+            self._is_used_up = True
             answer(ErrorCode.LOST)
             return
         self._end_sent()

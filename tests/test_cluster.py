@@ -542,6 +542,26 @@ class RaceTests(ClusterCase):
             with_bob = [accepted("bob"), error("BUSY")], [accepted("alice")], [GONE]
             self.assertIn(heard, [with_carol, with_bob])
 
+    def test_used_up(self) -> None:
+        """An invitation whose accept was LOST does not wait on: its inviter is in another chat, or
+        hears GONE.
+        """
+        for seed in self.each(machines=3):
+            (alice,), (bob,), (carol,) = (
+                self.log_in(machine, name) for machine, name in enumerate(("alice", "bob", "carol"))
+            )
+            self.invite(alice, bob)
+            self.invite(bob, carol)
+            self.crossing(
+                seed,
+                lambda bob=bob: bob.send(Command.CHAT_ACCEPT, b"alice"),
+                lambda carol=carol: carol.send(Command.CHAT_ACCEPT),
+                lambda alice=alice: alice.send(Command.CHAT_DECLINE, b"bob"),
+            )
+            heard = alice.take(), bob.take(), carol.take()
+            if heard[2] == [LOST] and accepted("alice") not in heard[1]:
+                self.assertEqual(heard, ([OK], [LOST, GONE], [LOST]), seed)
+
     def test_both_leave(self) -> None:
         """Both leave at once: each hears BYE, or EXIT and NOCHAT."""
         for seed in self.each():
