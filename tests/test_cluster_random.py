@@ -145,10 +145,15 @@ class Chaos:
                 self.cluster.run()
 
     def _lose(self) -> None:
-        ways = [way for way, queue in self.cluster.nats.ways.items() if queue]
-        if ways:
-            sender, receiver = self._random.choice(ways)
-            position = self._random.randrange(len(self.cluster.nats.ways[sender, receiver]))
+        # Announcements are said to everybody, and again whenever NATS was away: not those.
+        found = [
+            (way, position)
+            for way, queue in self.cluster.nats.ways.items()
+            for position, (_, heard) in enumerate(queue)
+            if not heard.subject.startswith("user.")
+        ]
+        if found:
+            (sender, receiver), position = self._random.choice(found)
             self._note(f"a message of {self._number(sender)} to {self._number(receiver)} is lost")
             self.cluster.nats.lose(sender, receiver, position)
 
