@@ -45,10 +45,11 @@ class Person:
         self.name = name
         self.client = cluster.connect_to(machine)
         self.client.send(Packet(Command.LOGIN, name.encode() + b":password"))
-        assert self.client.take() == [OK]
+        answer, *others = self.client.take()
+        assert answer == OK
         self.is_gone = False
         self.sent: list[Packet] = []
-        self.heard: list[Packet] = []
+        self.heard = others
         self._taken = 0
 
     def __repr__(self) -> str:
