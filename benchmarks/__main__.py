@@ -10,7 +10,7 @@ from pathlib import Path
 
 # The benchmarks themselves are imported only in `main`: every process of the load imports this
 # module again, and needs none of them.
-NAMES = ("relay", "growth", "logins", "idle", "flood", "stall", "churn", "start")
+NAMES = ("relay", "growth", "logins", "idle", "flood", "stall", "churn", "start", "cluster")
 
 
 def main() -> None:

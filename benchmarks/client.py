@@ -80,9 +80,11 @@ def log_in(port: int, name: bytes, source: str = LOCALHOST) -> LoadClient:
     return client
 
 
-def open_chat(port: int, inviter: bytes, invitee: bytes) -> tuple[LoadClient, LoadClient]:
+def open_chat(
+    port: int, inviter: bytes, invitee: bytes, invitee_port: int | None = None
+) -> tuple[LoadClient, LoadClient]:
     """Return the connections of two who have logged in and now chat."""
-    a, b = log_in(port, inviter), log_in(port, invitee)
+    a, b = log_in(port, inviter), log_in(invitee_port or port, invitee)
     steps = (
         (a.ask(Command.CHAT_REQUEST, invitee), Packet(Command.ACK, b"SENT")),
         (b.receive(), Packet(Command.FIND_PEER, inviter)),

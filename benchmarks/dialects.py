@@ -102,3 +102,27 @@ class AsyncChatDialect(Dialect):
 
 
 ASYNCCHAT = AsyncChatDialect()
+
+
+class AcrossDialect(AsyncChatDialect):
+    """The protocol of this server, the receivers on another machine, which listens at `port`."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def open(self, port: int, sender: bytes, receiver: bytes) -> tuple[LoadClient, LoadClient]:
+        """See `Dialect`."""
+        return open_chat(port, sender, receiver, self._port)
+
+
+class SpreadDialect(AsyncChatDialect):
+    """The protocol of this server, every second pair on another machine, as it comes."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._opened = 0
+
+    def open(self, port: int, sender: bytes, receiver: bytes) -> tuple[LoadClient, LoadClient]:
+        """See `Dialect`."""
+        self._opened += 1
+        return open_chat(self._port if self._opened % 2 == 0 else port, sender, receiver)

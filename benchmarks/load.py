@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -124,6 +124,25 @@ class Load:
         if isinstance(received, str):
             raise LoadError(received)
         return received
+
+
+def count(
+    loads: Sequence[Load], seconds: float, cpus: Callable[[], Mapping[str, float]]
+) -> tuple[int, float, dict[str, float]]:
+    """Let `loads`, each of which counts what it does, work for some seconds.
+
+    :param cpus: returns what the parts of the server have used of their processors so far
+    :returns: how much was done in all, in how many seconds, and what of `cpus` it took
+    """
+    for load in loads:
+        load.wait_until_ready()
+    before, begin = cpus(), time.monotonic()
+    for load in loads:
+        load.begin()
+    time.sleep(seconds)
+    done = sum(load.end() for load in loads)
+    spent = time.monotonic() - begin
+    return done, spent, {name: now - before[name] for name, now in cpus().items()}
 
 
 def _run(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from contextlib import ExitStack
 
 from benchmarks.client import LoadClient, log_in
-from benchmarks.load import Control, Load
+from benchmarks.load import Control, Load, count
 from benchmarks.report import Report
 from benchmarks.server import MeasuredServer
 from benchmarks.systems import pin
@@ -28,11 +27,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def come(control: Control, port: int, name: bytes, kind: str) -> int:
     """Connect, log in if `kind` says so, and go, again and again. Return how often."""
     control.ready()
-    count = 0
+    done = 0
     while control.is_running:
         (log_in(port, name) if kind == "logins" else LoadClient(port)).close()
-        count += 1
-    return count
+        done += 1
+    return done
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -49,17 +48,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
                     loads = [
                         stack.enter_context(Load(come, server.port, name, kind)) for name in names
                     ]
-                    for load in loads:
-                        load.wait_until_ready()
-                    cpu, begin = server.cpu, time.monotonic()
-                    for load in loads:
-                        load.begin()
-                    time.sleep(options.seconds)
-                    count = sum(load.end() for load in loads)
-                    cpu, spent = server.cpu - cpu, time.monotonic() - begin
-                rates[kind].append(count / spent)
-                costs[kind].append(cpu / count * 1000)
-                busy[kind].append(cpu / spent)
+                    done, spent, used = count(loads, options.seconds, lambda: {"": server.cpu})
+                rates[kind].append(done / spent)
+                costs[kind].append(used[""] / done * 1000)
+                busy[kind].append(used[""] / spent)
     for kind in KINDS:
         report.row(
             what=kind,

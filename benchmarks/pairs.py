@@ -19,12 +19,14 @@ class Talk:
     """How pairs talk: so many of them, texts of so many bytes, so many messages in each write.
 
     The next write follows when all of the last one has been delivered, and acknowledged if the
-    server does that.
+    server does that. The load never sleeps, unless it `may_sleep`: a server that had to wake it
+    with each message would pay for that.
     """
 
     pairs: int
     size: int
     batch: int
+    may_sleep: bool = False
 
 
 @dataclass
@@ -78,10 +80,7 @@ class _Pair:
 
 
 def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
-    """Let pairs talk.
-
-    It never sleeps: a server that had to wake the load with each message would pay for it.
-    """
+    """Let pairs talk."""
     names = dialect.names(plan.pairs)
     pairs = [
         _Pair(dialect, port, (names[2 * i], names[2 * i + 1]), plan) for i in range(plan.pairs)
@@ -98,7 +97,7 @@ def talk(control: Control, dialect: Dialect, port: int, plan: Talk) -> Outcome:
     broken: set[_Pair] = set()
     heard = time.monotonic()
     while talking and time.monotonic() < heard + SILENCE:
-        for key, _ in selector.select(0):
+        for key, _ in selector.select(0.1 if plan.may_sleep else 0):
             heard = time.monotonic()
             pair = key.data
             if key.fileobj is pair.sender:

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass
-class _Measured:
+class Measured:
     """What was measured of one server, in each pass."""
 
     cpu: list[float] = field(default_factory=list)  # us a message
@@ -46,6 +46,7 @@ class _Measured:
     busy: list[float] = field(default_factory=list)  # cores that the server used
     latencies: list[float] = field(default_factory=list)  # ms, of all passes
     lost: int = 0  # messages, in all passes
+    parts: dict[str, list[float]] = field(default_factory=dict)  # us a message, of each part
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -62,12 +63,12 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for mode in options.modes:
         for pairs in options.pairs:
             plan = Talk(pairs, options.size, MODES[mode])
-            measured: dict[str, _Measured] = {each.name: _Measured() for each in chosen}
+            measured: dict[str, Measured] = {each.name: Measured() for each in chosen}
             with ExitStack() as stack:
                 systems = [stack.enter_context(each(report, pairs)) for each in chosen]
                 for _ in range(options.passes):
                     for system in systems:
-                        _measure(system, plan, options.seconds, measured[system.name])
+                        measure(system, plan, options.seconds, measured[system.name])
             for name, found in measured.items():
                 case = {"mode": mode, "pairs": pairs, "server": name}
                 _add_row(report, case, plan, found, measured.get(Bare.name))
@@ -83,10 +84,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     )
 
 
-def _measure(system: System, plan: Talk, seconds: float, measured: _Measured) -> None:
+def measure(system: System, plan: Talk, seconds: float, measured: Measured) -> None:
+    """Let pairs talk once, as `plan` says, and add what that took to `measured`."""
     with Load(talk, system.dialect, system.port, plan) as load:
         load.begin()
-        cpu, begin = system.cpu, time.monotonic()
+        parts, cpu, begin = system.parts(), system.cpu, time.monotonic()
         time.sleep(seconds)
         outcome: Outcome = load.end()
         cpu, spent = system.cpu - cpu, time.monotonic() - begin
@@ -95,6 +97,9 @@ def _measure(system: System, plan: Talk, seconds: float, measured: _Measured) ->
         raise RuntimeError(
             f"{system.name}: nothing was delivered, {outcome.lost} messages are lost"
         )
+        for name, now in system.parts().items():
+            cost = (now - parts[name]) / outcome.delivered * 1e6
+            measured.parts.setdefault(name, []).append(cost)
     measured.cpu.append(cpu / outcome.delivered * 1e6)
     measured.rate.append(outcome.delivered / spent)
     measured.busy.append(cpu / spent)
@@ -105,8 +110,8 @@ def _add_row(
     report: Report,
     case: dict[str, str | int],
     plan: Talk,
-    found: _Measured,
-    bare: _Measured | None,
+    found: Measured,
+    bare: Measured | None,
 ) -> None:
     ratios = None if bare is None else [a / b for a, b in zip(found.cpu, bare.cpu, strict=True)]
     rate = statistics.median(found.rate)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sqlite3
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+import sqlalchemy as sa
 
 from benchmarks.client import PASSWORD
 from benchmarks.report import Report
-from chatserver.database import parse_url, prepare
+from chatserver.database import make_engine, parse_url, prepare
 from chatserver.descriptors import raise_file_limit
 from chatserver.passwords import DEFAULT_COST, Passwords, parse_cost
 from tests.processes import Server, script
@@ -48,6 +47,8 @@ class MeasuredServer:
     :param limits: whether the server's limits for one address are to hold
     :param patient: whether clients may take any time to log in
     :param constants: what to change in `chatserver.limits`, by the names there
+    :param database: where the accounts are
+    :param twistd: twistd's own options
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class MeasuredServer:
         limits: bool = False,
         patient: bool = False,
         constants: Mapping[str, int] | None = None,
+        database: str = "sqlite:///users.db",
+        twistd: Sequence[str] = (),
     ) -> None:
         names = (() if limits else LIMITS) + (DEADLINES if patient else ())
         options = ("--argon2", argon2, *(f"--{name}=0" for name in names), *options)
@@ -68,8 +71,9 @@ class MeasuredServer:
         try:
             folder = self._temporary / "here"
             folder.mkdir()
-            _add_accounts(folder, accounts, argon2)
-            command = [*_twistd(constants), "-n", "asyncchat", "--port", "0", *options]
+            add_accounts(parse_url(database, str(folder)), accounts, argon2)
+            command = [*_twistd(constants), *twistd, "-n", "asyncchat", "--port", "0"]
+            command += ["--database", database, *options]
             self._server = Server(command, folder)
         except BaseException:
             shutil.rmtree(self._temporary)
@@ -123,14 +127,16 @@ def _twistd(constants: Mapping[str, int] | None) -> list[str]:
     ]
 
 
-def _add_accounts(folder: Path, names: list[bytes], argon2: str) -> None:
-    url = parse_url("sqlite:///users.db", str(folder))
+def add_accounts(url: sa.URL, names: list[bytes], argon2: str = CHEAP) -> None:
+    """Put accounts into the database at `url`, which is made if it has no table yet."""
     prepare(url)
+    if not names:
+        return
     stored = Passwords(parse_cost(argon2)).hash(PASSWORD)
-    database = sqlite3.connect(os.fspath(folder / "users.db"))
-    with database:
-        database.executemany(
-            "INSERT INTO users VALUES (?, ?, ?)",
-            ((name.decode(), stored.salt, stored.hash) for name in names),
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO users VALUES (:name, :salt, :hash)"),
+            [{"name": each.decode(), "salt": stored.salt, "hash": stored.hash} for each in names],
         )
-    database.close()
+    engine.dispose()

@@ -28,6 +28,8 @@ class System(ABC):
     name: str
     dialect: Dialect = ASYNCCHAT
     port: int
+    is_pinned = True
+    """Whether all of it runs on the first core only."""
 
     def __init__(self, report: Report, pairs: int) -> None:
         self.report = report
@@ -38,7 +40,7 @@ class System(ABC):
         with self._stack as stack:
             self.port = self.start()
             self._stack = stack.pop_all()
-        for process in self.processes():
+        for process in self.processes() if self.is_pinned else ():
             with suppress(psutil.NoSuchProcess):  # It was there for a moment only.
                 pin(process.pid, first=True)
         return self
@@ -68,6 +70,10 @@ class System(ABC):
                 times = process.cpu_times()
                 total += times.user + times.system
         return total
+
+    def parts(self) -> dict[str, float]:
+        """Return what of `cpu` each part has used, by their names, if it has parts."""
+        return {}
 
     def folder(self) -> Path:
         """Return a new folder that is there as long as the server."""
