@@ -157,8 +157,9 @@ async def _try(address: NatsAddress) -> None:
     except Exception as error:  # nats-py, TLS, the file of credentials: each has its own.
         raise BusError(_explain(where, [*told, error])) from None
     finally:
+        # After a failed handshake nats-py would wait for ever.
         with suppress(Exception):
-            await client.close()
+            await asyncio.wait_for(client.close(), BUS_CONNECT_TIMEOUT)
 
 
 def _too_small(max_payload: int) -> str:
