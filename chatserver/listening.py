@@ -29,7 +29,7 @@ from chatserver.errors import OperatorError
 from chatserver.limits import LISTEN_BACKLOG
 from chatserver.proxied import ProxiedTLSFactory
 from chatserver.tls import TLSFactory
-from chatserver.writing import write_through
+from chatserver.writing import WriteBatch, write_through
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
@@ -62,16 +62,18 @@ def listen(
     description: str,
     creator: IOpenSSLServerConnectionCreator,
     factory: Factory,
+    writes: WriteBatch | None = None,
 ) -> IListeningPort:
     """Listen at `description` for connections of `factory`, with TLS below them.
 
     :param description: a port number, for IPv4 and IPv6, or a Twisted endpoint description
         such as ``tcp:5555:interface=127.0.0.1`` or, behind a proxy, ``haproxy:tcp:5555``
     :param creator: makes the TLS of each connection
+    :param writes: see `TLSFactory`
     :raises ListenError: the description is none, or the port can't be had
     """
     make = ProxiedTLSFactory if description.startswith("haproxy:") else TLSFactory
-    return _listen(reactor, description, make(factory, creator, reactor))
+    return _listen(reactor, description, make(factory, creator, reactor, writes))
 
 
 def rehearse(reactor: Any, description: str) -> None:

@@ -41,6 +41,7 @@ from chatserver.signals import SighupHandler
 from chatserver.steady import steady
 from chatserver.store import Store
 from chatserver.systemd import Systemd
+from chatserver.writing import WriteBatch
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -93,16 +94,17 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
         registrations=options["registrations"],
         failed_logins=options["failed-logins"],
     )
+    writes = WriteBatch(reactor)
     cluster = None
     if options["cluster"]:
-        cluster = _join_cluster(options, reactor, database, accounts)
+        cluster = _join_cluster(options, reactor, database, accounts, writes)
     online = (
         LocalDirectory(reactor, options["invitation-timeout"], options["invitations"])
         if cluster is None
         else cluster.directory
     )
     factory = ChatFactory(authenticator, online, reactor, limits)
-    port = listen(reactor, options["port"], certificate, factory)
+    port = listen(reactor, options["port"], certificate, factory, writes)
     return ChatService(
         reactor=reactor,
         port=port,
@@ -117,12 +119,14 @@ def _make_service(options: Options, reactor: Any) -> ChatService:
     )
 
 
-def _join_cluster(options: Options, reactor: Any, database: URL, accounts: Accounts) -> Membership:
+def _join_cluster(
+    options: Options, reactor: Any, database: URL, accounts: Accounts, writes: WriteBatch
+) -> Membership:
     membership = import_membership()
     membership.check_reactor(reactor)
     address = membership.check_cluster(options, database.get_backend_name())
     prepare_numbers(database)
-    joined: Membership = membership.Membership(reactor, address, accounts, options)
+    joined: Membership = membership.Membership(reactor, address, accounts, options, writes)
     return joined
 
 

@@ -208,16 +208,21 @@ class TLSFactory(TLSMemoryBIOFactory):
     :param factory: makes a protocol for each client, or None if it takes no more of them
     :param creator: makes the TLS of each connection
     :param clock: where writes wait for others that can go with them
+    :param writes: sends at the end of each read; None is one of its own
     """
 
     protocol = TLSTransport
 
     def __init__(
-        self, factory: Factory, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime
+        self,
+        factory: Factory,
+        creator: IOpenSSLServerConnectionCreator,
+        clock: IReactorTime,
+        writes: WriteBatch | None = None,
     ) -> None:
         self.clock = clock
         self.handshakes = TurnQueue(clock)
-        self.writes = WriteBatch(clock)
+        self.writes = writes or WriteBatch(clock)
         super().__init__(creator, False, factory, cast(IReactorTime, self.writes))
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     _Connection = tcp.Server
 else:
     _Connection = object
+
+T = TypeVar("T")
 
 
 class WriteThrough(_Connection):
@@ -75,7 +77,7 @@ class WriteBatch:
         self._calls.append(batched)
         return batched
 
-    def run(self, read: Callable[[bytes], None], data: bytes) -> None:
+    def run(self, read: Callable[[T], None], data: T) -> None:
         """Call `read` with `data`, and then what it has asked for."""
         if self._is_open:  # A read in a read: its writes go with the others.
             read(data)

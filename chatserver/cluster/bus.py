@@ -24,6 +24,7 @@ from chatserver.limits import (
     BUS_PING_INTERVAL,
     BUS_RETRY_INTERVAL,
 )
+from chatserver.writing import WriteBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +214,14 @@ class NatsBus:
     """A `Bus` that is a connection to NATS. It is made in `start`, and made anew when it breaks.
 
     :param address: where NATS is
+    :param writes: sends to clients at the end of what is heard, and not some turns later
     """
 
     _log = Logger()
 
-    def __init__(self, address: NatsAddress) -> None:
+    def __init__(self, address: NatsAddress, writes: WriteBatch) -> None:
         self._address = address
+        self._writes = writes
         self._prefix = f"{address.prefix}."
         self._client = Client()
         self._subscriptions: set[NatsSubscription] = set()
@@ -256,7 +259,8 @@ class NatsBus:
         async def heard(message: Msg) -> None:
             if not subscription.is_cancelled:
                 is_refusal = (message.headers or {}).get("Status") == "503"
-                hear(Heard(message.subject.removeprefix(self._prefix), message.data, is_refusal))
+                subject = message.subject.removeprefix(self._prefix)
+                self._writes.run(hear, Heard(subject, message.data, is_refusal))
 
         subscription = NatsSubscription(self, self._prefix + subject, heard)
         self._subscriptions.add(subscription)

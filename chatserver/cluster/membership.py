@@ -17,6 +17,7 @@ from chatserver.accounts import Accounts
 from chatserver.cluster.bus import NatsAddress, NatsBus, try_bus
 from chatserver.cluster.directory import ClusterDirectory
 from chatserver.errors import OperatorError
+from chatserver.writing import WriteBatch
 
 _CREDENTIALS_MARK = "-----BEGIN NATS USER JWT-----"
 """What a file with a user's JWT and seed begins with; any other has a token."""
@@ -27,15 +28,21 @@ class Membership:
 
     :param address: where NATS is
     :param options: the server's, for the directory
+    :param writes: sends to clients at the end of what is heard
     """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, address: NatsAddress, accounts: Accounts, options: Mapping[str, Any]
+        self,
+        reactor: Any,
+        address: NatsAddress,
+        accounts: Accounts,
+        options: Mapping[str, Any],
+        writes: WriteBatch,
     ) -> None:
         self._reactor = reactor
-        self._bus = NatsBus(address)
+        self._bus = NatsBus(address, writes)
         self.directory = ClusterDirectory(
             reactor,
             self._bus,
