@@ -226,6 +226,15 @@ CLUSTER_ANSWER_TIMEOUT = 2.0
 """Seconds that another machine has to say where a user is, to take an invitation or an accept: a
 thousand times what it takes, and about what a person waits without wondering."""
 
+CLUSTER_ANNOUNCE_INTERVAL = 300.0
+"""Seconds between two announcements of a login. Between the servers of one NATS the way may be cut,
+and no machine notices: an account that has logged in on both sides is found so. With 15 000 users
+it is fifty small messages a second, to machines that mostly don't listen."""
+
+CLUSTER_GENERATIONS = 2**32
+"""How many generations of a stream another machine may be ahead: more than there can be, and so few
+that a lie does not end the numbers."""
+
 CLUSTER_BEAT_INTERVAL = 1.0
 """Seconds between two signs of life to a machine with which something is under way."""
 

@@ -34,7 +34,7 @@ NOPE = error("NOPE")
 REPLACED = error("REPLACED")
 SHUTDOWN = error("SHUTDOWN")
 
-SEEDS = range(60)
+SEEDS = range(25)
 
 
 def accepted(name: str) -> Packet:

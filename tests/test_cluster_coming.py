@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from chatserver.limits import CLUSTER_ANNOUNCE_INTERVAL, CLUSTER_ANSWER_TIMEOUT
 from chatserver.packets import Command, Packet
 from tests.memory_cluster import MemoryCluster
 
@@ -50,6 +52,21 @@ class ComingTests(SynchronousTestCase):
         self.settle()
         self.assertEqual(other.take(), [OK])
         self.assertEqual(self.bob.take(), [OK, Packet(Command.ERROR, b"REPLACED")])
+
+    def test_split(self) -> None:
+        """Of two who could not hear each other when they logged in one is found out later."""
+        self.settle()
+        with patch.object(self.cluster.nats, "publish"):
+            other = self.cluster.connect_to(0)
+            other.handshake()
+            other.send(Packet(Command.LOGIN, b"bob:password"))
+            self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.assertEqual((self.bob.take(), other.take()), ([OK], [OK]))
+        for _ in range(round(CLUSTER_ANNOUNCE_INTERVAL)):
+            self.cluster.clock.advance(1)
+            self.cluster.run()
+        self.assertEqual(self.bob.take(), [Packet(Command.ERROR, b"REPLACED")])
+        self.assertEqual(other.take(), [])
 
     def test_gone_before(self) -> None:
         """Of who has gone before they could be told nothing stays."""

@@ -1,7 +1,11 @@
-"""Random conversations on several machines, with packets that cross, and with faults."""
+"""Random conversations on several machines, with packets that cross, and with faults.
+
+A long run: ``python -m tests.test_cluster_random 2000``.
+"""
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from random import Random
@@ -20,8 +24,7 @@ from tests.cluster_checks import (
 from tests.memory_cluster import MemoryBus, MemoryCluster
 
 NAMES = ("alice", "bob", "carol", "dave")
-CROSSING_SEEDS = range(150)
-FAULT_SEEDS = range(150)
+SEEDS = 40
 STEPS = 40
 
 
@@ -191,6 +194,8 @@ class Chaos:
 class ChaosTests(TestCase):
     """People who do not wait for each other."""
 
+    seeds = SEEDS
+
     def play(self, seed: int, has_faults: bool) -> None:
         """Play one story, and look whether all is as it must be."""
         chaos = Chaos(Random(seed), has_faults)
@@ -226,12 +231,22 @@ class ChaosTests(TestCase):
         if it is answered OK and not if LOST, each account has one connection, nobody is in a chat
         alone, and in the end nothing is left.
         """
-        for seed in CROSSING_SEEDS:
+        for seed in range(self.seeds):
             self.play(seed, has_faults=False)
 
     def test_faults(self) -> None:
         """The same when messages get lost, buses go away and machines stop; but what is answered
         LOST may have been heard.
         """
-        for seed in FAULT_SEEDS:
+        for seed in range(self.seeds):
             self.play(seed, has_faults=True)
+
+
+if __name__ == "__main__":
+    from twisted.trial import reporter, runner
+
+    ChaosTests.seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    ChaosTests.timeout = 86400
+    tests = runner.TestLoader().loadClass(ChaosTests)
+    result = runner.TrialRunner(reporter.TreeReporter).run(tests)
+    sys.exit(not result.wasSuccessful())

@@ -8,7 +8,13 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatserver.cluster.messages import Withdraw, decode_body, decode_frame
+from chatserver.cluster.messages import (
+    UnreadableError,
+    Withdraw,
+    decode_body,
+    decode_frame,
+    encode_frame,
+)
 from chatserver.cluster.streams import Stream
 from chatserver.limits import CLUSTER_BEAT_INTERVAL
 
@@ -129,6 +135,16 @@ class StreamTests(SynchronousTestCase):
         self.carry()
         self.assertEqual((self.a.received, self.b.received), ([1], [1]))
         self.assertEqual((self.a.breaks, self.b.breaks), ([], []))
+
+    def test_lie(self) -> None:
+        """A generation that can't be is refused, and changes nothing."""
+        self.a.send(1)
+        self.carry()
+        frame = encode_frame("a" * 12, 2**63 - 1, 1, Withdraw(2))
+        self.assertRaises(UnreadableError, self.b.take, frame)
+        self.a.send(3)
+        self.carry()
+        self.assertEqual(self.b.received, [1, 3])
 
     def test_random(self) -> None:
         """Whatever is lost, in the end each has all that the other has sent since both broke, and

@@ -36,6 +36,7 @@ from chatserver.conversation import Conversation
 from chatserver.credentials import MAX_LOGIN_NAME_BYTES
 from chatserver.directory import LocalDirectory
 from chatserver.limits import (
+    CLUSTER_ANNOUNCE_INTERVAL,
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_BEAT_INTERVAL,
     INVITATION_TIMEOUT,
@@ -166,7 +167,9 @@ class ClusterDirectory(LocalDirectory):
         self._logins[user.login] = user
         self._announce(user)
         # Once more: while two hear of each other for the first time, neither may hear this.
-        presence.announcing = self._clock.callLater(CLUSTER_ANSWER_TIMEOUT, self._announce, user)
+        presence.announcing = self._clock.callLater(
+            CLUSTER_ANSWER_TIMEOUT, self._announce_again, user
+        )
         super()._add(user)
 
     def _forget_presence(self, user: User) -> None:
@@ -179,6 +182,13 @@ class ClusterDirectory(LocalDirectory):
     def _announce(self, user: User) -> None:
         """Tell whoever has a user of this name of their login here."""
         self._bus.publish(_subject(user.name), encode(Login(VERSION, user.login)))
+
+    def _announce_again(self, user: User) -> None:
+        """Announce `user`, and do so now and then: a bus may be in two parts for a while."""
+        self._announce(user)
+        self._presences[user].announcing = self._clock.callLater(
+            CLUSTER_ANNOUNCE_INTERVAL, self._announce_again, user
+        )
 
     def _bus_returned(self) -> None:
         for link in self._links.values():

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from chatserver.cluster.messages import Body, Frame, encode_frame
-from chatserver.limits import CLUSTER_BEAT_INTERVAL
+from chatserver.cluster.messages import Body, Frame, UnreadableError, encode_frame
+from chatserver.limits import CLUSTER_BEAT_INTERVAL, CLUSTER_GENERATIONS
 
 
 class Stream:
@@ -62,7 +62,12 @@ class Stream:
         self._follow(self._generation + 1)
 
     def follows(self, frame: Frame) -> bool:
-        """Return whether `frame` is the next message, and count it. A beat is none."""
+        """Return whether `frame` is the next message, and count it. A beat is none.
+
+        :raises UnreadableError: it can't be true
+        """
+        if frame.generation > self._generation + CLUSTER_GENERATIONS:
+            raise UnreadableError("its generation is too great")
         if frame.generation < self._generation:
             # They have not heard yet that this side has begun anew. It may have got lost.
             if self._clock.seconds() - self._beat_at >= CLUSTER_BEAT_INTERVAL / 2:
