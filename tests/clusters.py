@@ -119,12 +119,18 @@ class Cluster:
         then all goes away at the end of the process.
     """
 
-    def __init__(self, test: TestCase, machines: int, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        test: TestCase,
+        machines: int,
+        is_shared: bool = False,
+        nats_options: tuple[str, ...] = (),
+    ) -> None:
         check_parts()
         self._test = test
         self.database = postgresql_url(_Keeper(test, is_shared))  # type: ignore[arg-type]
         self.prefix = f"test-{uuid.uuid4().hex[:12]}"
-        self.nats = NatsServer(self._folder())
+        self.nats = NatsServer(self._folder(), *nats_options)
         _at_end(test, is_shared, self.nats.stop)
         self._is_shared = is_shared
         self.machines = [self.add() for _ in range(machines)]

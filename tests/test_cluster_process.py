@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import uuid
+from pathlib import Path
 from typing import ClassVar
 
 from chatserver.packets import Command, Packet
@@ -78,6 +79,36 @@ class ClusterProcessCase(ProcessTestCase):
         for side in sides:
             self.assertLess(talk.ended_at[side] - since, WITHIN, side)
         self.assertEqual(talk.find_faults(is_listener_there="listener" in sides), [])
+
+
+class PermissionTests(ProcessTestCase):
+    """A NATS that takes the permissions of the machines away, and gives them back."""
+
+    def test_permissions(self) -> None:
+        """It is told, and heals by itself."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir(parents=True)
+        self.configure(folder, "")
+        cluster = Cluster(self, 2, nats_options=("-c", str(folder / "nats.conf")))
+        here, there = cluster.machines
+        alice, bob = self.connect(here.port), self.connect(there.port)
+        enter(alice, "alice")
+        enter(bob, "bob")
+        self.assertEqual(alice.ask(Command.CHAT_REQUEST, b"bob"), SENT)
+        self.configure(folder, ', permissions: { publish: "nothing", subscribe: "nothing" }')
+        cluster.nats.process.send_signal(signal.SIGHUP)
+        until(lambda: "permissions violation" in here.log.lower(), "the line in the log")
+        self.assertEqual(alice.ask(Command.CHAT_REQUEST, b"bob"), error("FAILED"))
+        self.configure(folder, "")
+        cluster.nats.process.send_signal(signal.SIGHUP)
+        until(lambda: alice.ask(Command.CHAT_REQUEST, b"bob") == SENT, "an invitation")
+
+    def configure(self, folder: Path, permissions: str) -> None:
+        """Write what nats-server reads at its start, and at SIGHUP."""
+        (folder / "nats.conf").write_text(
+            "no_auth_user: chat\n"
+            f"authorization {{ users = [ {{ user: chat, password: secret {permissions} }} ] }}\n"
+        )
 
 
 class StoryTests(ClusterProcessCase):

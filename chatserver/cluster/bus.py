@@ -22,6 +22,7 @@ from chatserver.limits import (
     BUS_LEAST_PAYLOAD,
     BUS_PENDING,
     BUS_PING_INTERVAL,
+    BUS_RENEW_INTERVAL,
     BUS_RETRY_INTERVAL,
 )
 from chatserver.writing import WriteBatch
@@ -180,6 +181,10 @@ def _explain(where: str, errors: list[Exception]) -> str:
     return f"NATS at {where} cannot be used: {why}; see whether it runs, and who may use it"
 
 
+_SUBSCRIPTION_LOST = "permissions violation for subscription"
+"""What NATS says when it takes a subscription away, or does not give one."""
+
+
 class NatsSubscription:
     """A subscription of a `NatsBus`.
 
@@ -231,6 +236,7 @@ class NatsBus:
         # What is to be done, in its order: nats-py's own methods wait in between.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.TimerHandle | None = None
 
     @property
     def is_up(self) -> bool:
@@ -348,6 +354,8 @@ class NatsBus:
         self.do(finish)
         with suppress(Exception):
             await asyncio.wait_for(done, BUS_CONNECT_TIMEOUT)
+        if self._renewing is not None:
+            self._renewing.cancel()
         if self._task is not None:
             self._task.cancel()
         with suppress(Exception):
@@ -371,15 +379,26 @@ class NatsBus:
             self.do(self._connect)
 
     async def _failed(self, error: Exception) -> None:
-        self._tell(error)
+        if _SUBSCRIPTION_LOST not in str(error).lower():
+            self._tell(error)
+        elif self._renewing is None and not self._is_stopping:
+            self._tell(error)
+            # NATS does not say when it would give them back: they are tried on a new connection.
+            loop = asyncio.get_running_loop()
+            self._renewing = loop.call_later(BUS_RENEW_INTERVAL, self._renew, self._client)
+
+    def _renew(self, client: Client) -> None:
+        self._renewing = None
+        self.do(client.close)
 
     def _tell(self, error: Exception) -> None:
         """Log `error`; once for each time in which the bus is away."""
+        reason = (str(error) or type(error).__name__).removeprefix("nats: ")
         if self.is_up:
-            self._log.warn("NATS: {reason}", reason=str(error) or type(error).__name__)
+            self._log.warn("NATS: {reason}", reason=reason)
         elif not (self._is_away or self._is_stopping):
             self._is_away = True
             self._log.error(
                 "NATS is away: {reason}; users of other machines can't be reached",
-                reason=str(error) or type(error).__name__,
+                reason=reason,
             )
