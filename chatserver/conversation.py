@@ -163,8 +163,8 @@ class Wire(Protocol):
     def address(self) -> Address:
         """Where the client is."""
 
-    def send(self, *packets: Packet) -> None:
-        """Send `packets`. On a connection that is closed or gone nothing happens."""
+    def send(self, *packets: Packet, times: int = 1) -> None:
+        """Send `packets`, so many times. On a connection that is closed or gone nothing happens."""
 
     def finish(self) -> None:
         """Take nothing more from the client. What is still sent must not take long."""
@@ -287,7 +287,7 @@ class Answers:
         """Answer each packet that `ticket` is for with `packet`, behind all that came before."""
         ticket.answer = packet
         while self._waiting and (answer := self._waiting[0].answer) is not None:
-            self._wire.send(*[answer] * self._waiting.popleft().count)
+            self._wire.send(answer, times=self._waiting.popleft().count)
         if self._is_ending and not self._waiting:
             self._wire.close()
 
@@ -353,18 +353,19 @@ _INPUTS: dict[int, Callable[[Conversation, bytes], None]] = {
 }
 
 
-def packets_received(conversation: Conversation, packets: Sequence[Packet]) -> None:
-    """Give `packets`, just received, to `conversation` as the input that they are.
+def packets_received(conversation: Conversation, command: int, bodies: list[bytes]) -> None:
+    """Give what was received to `conversation` as the input that it is.
 
-    :param packets: one, or Messages that came in a row
+    :param bodies: that of one packet, or those of Messages that came in a row
     """
-    packet = packets[0]
-    if packet.command == Command.MESSAGE:
-        conversation.messages([each.body for each in packets])
-    elif (give := _INPUTS.get(packet.command)) is None:
-        conversation.unknown(packet.body)
+    if command == Command.MESSAGE:
+        conversation.messages(bodies)
+        return
+    (body,) = bodies
+    if (give := _INPUTS.get(command)) is None:
+        conversation.unknown(body)
     else:
-        give(conversation, packet.body)
+        give(conversation, body)
 
 
 def _told_of_chat(peer: bytes, command: Command) -> Packet:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 from zlib import crc32
 
 MAGIC = b"MAGC"
@@ -121,26 +122,33 @@ def encode(packet: Packet) -> bytes:
     return unchecked + _CRC.pack(crc32(unchecked))
 
 
+class Received(NamedTuple):
+    """What came in a row: one packet, or Messages."""
+
+    command: int
+    bodies: list[bytes]
+
+
 class PacketDecoder:
     """Takes the bytes of a stream in pieces of any size and hands out the packets in it."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._data = b""
         self._is_stopped = False
 
     def __len__(self) -> int:
         """Return how many bytes wait to be taken as packets."""
-        return len(self._buffer)
+        return len(self._data)
 
     def feed(self, data: bytes) -> None:
         """Add `data`, the next bytes of the stream."""
         if not self._is_stopped:
-            self._buffer += data
+            self._data = self._data + data if self._data else data
 
     def stop(self) -> None:
         """Throw away what waits and all that is still fed."""
         self._is_stopped = True
-        self._buffer.clear()
+        self._data = b""
 
     def next_packet(self) -> Packet | None:
         """Take the next packet out of the stream, or None when it has not come whole.
@@ -148,53 +156,55 @@ class PacketDecoder:
         :raises BadPacketError: the magic is wrong, which is told as soon as its four bytes
             are there, or the CRC is. The decoder has stopped: every later call gives None.
         """
-        packets = self.next_packets(1)
-        return packets[0] if packets else None
+        received = self.next_packets(1)
+        return None if received is None else Packet(received.command, received.bodies[0])
 
-    def next_packets(self, most: int) -> list[Packet]:
+    def next_packets(self, most: int) -> Received | None:
         """Take the next packet and, if it is a Message, those that come right behind it.
 
         They are `most` at most. What leaves the chat, `EXIT_TEXT`, is taken alone like all that
-        is no Message. There are none when the next packet has not come whole.
+        is no Message. It is None when the next packet has not come whole.
 
         :raises BadPacketError: as `next_packet` does, once those before it are taken
         """
-        packets: list[Packet] = []
-        end = 0
+        bodies: list[bytes] = []
+        command = end = 0
         try:
-            while end < len(self._buffer) and (found := _read(self._buffer, end)) is not None:
-                packet, after = found
-                is_alone = packet.command != Command.MESSAGE or packet.body == EXIT_TEXT
-                if packets and is_alone:
+            while (found := _read(self._data, end)) is not None:
+                is_alone = found[0] != Command.MESSAGE or found[1] == EXIT_TEXT
+                if bodies and is_alone:
                     break
-                packets.append(packet)
-                end = after
-                if is_alone or len(packets) == most:
+                command, body, end = found
+                bodies.append(body)
+                if is_alone or len(bodies) == most:
                     break
         except BadPacketError:
-            if not packets:
+            if not bodies:
                 self.stop()
                 raise
-        del self._buffer[:end]
-        return packets
+        self._data = self._data[end:]
+        return Received(command, bodies) if bodies else None
 
 
-def _read(buffer: bytearray, start: int) -> tuple[Packet, int] | None:
-    """Return the packet at `start`, and where it ends; None if it is not there as a whole.
+def _read(data: bytes, start: int) -> tuple[int, bytes, int] | None:
+    """Return the command and the body of the packet at `start`, and where it ends.
+
+    None is that it is not there as a whole.
 
     :raises BadPacketError: see `PacketDecoder.next_packet`
     """
-    there = len(buffer) - start
-    if there >= len(MAGIC) and not buffer.startswith(MAGIC, start):
-        raise BadPacketError("wrong magic")
+    there = len(data) - start
     if there < _OVERHEAD:
+        if there >= len(MAGIC) and not data.startswith(MAGIC, start):
+            raise BadPacketError("wrong magic")
         return None
-    _, command, length = _HEADER.unpack_from(buffer, start)
+    magic, command, length = _HEADER.unpack_from(data, start)
+    if magic != MAGIC:
+        raise BadPacketError("wrong magic")
     if there < _OVERHEAD + length:
         return None
-    end = start + _HEADER.size + length
-    (crc,) = _CRC.unpack_from(buffer, end)
-    unchecked = buffer[start:end]
-    if crc32(unchecked) != crc:
+    begin = start + _HEADER.size
+    end = begin + length
+    if (crc32(data[start:end]),) != _CRC.unpack_from(data, end):
         raise BadPacketError("wrong CRC")
-    return Packet(command, bytes(unchecked[_HEADER.size :])), end + _CRC.size
+    return command, data[begin:end], end + _CRC.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -97,8 +97,8 @@ class PacketReceiver(Protocol):
         self._is_paused = False
         self._has_ended = False
 
-    def packetsReceived(self, packets: Sequence[Packet]) -> None:
-        """Override: `packets` came: one, or Messages in a row."""
+    def packetsReceived(self, command: int, bodies: list[bytes]) -> None:
+        """Override: one packet came, or Messages in a row."""
         raise NotImplementedError
 
     def badPacketReceived(self, reason: str) -> None:
@@ -109,9 +109,9 @@ class PacketReceiver(Protocol):
         """Override: nothing more will come, and all that came is handed over."""
         raise NotImplementedError
 
-    def sendPackets(self, packets: Iterable[Packet]) -> None:
-        """Send `packets` to the other side."""
-        self.transport.write(b"".join(map(encode, packets)))
+    def sendPackets(self, packets: Iterable[Packet], times: int = 1) -> None:
+        """Send `packets` to the other side, so many times."""
+        self.transport.write(b"".join(map(encode, packets)) * times)
 
     def dataReceived(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -172,10 +172,10 @@ class PacketReceiver(Protocol):
         while left:
             if self._holds or not self._decoder:
                 return True
-            if not (packets := self._decoder.next_packets(left)):
+            if (received := self._decoder.next_packets(left)) is None:
                 return True
-            self.packetsReceived(packets)
-            left -= len(packets)
+            self.packetsReceived(*received)
+            left -= len(received.bodies)
         return False
 
     def _pause_or_resume(self) -> None:
@@ -286,10 +286,10 @@ class ChatProtocol(PacketReceiver):
                 self._limits.login_timeout, self._time_out_login
             )
 
-    def packetsReceived(self, packets: Sequence[Packet]) -> None:
+    def packetsReceived(self, command: int, bodies: list[bytes]) -> None:
         """Let the conversation answer."""
         try:
-            packets_received(self._conversation, packets)
+            packets_received(self._conversation, command, bodies)
         except Exception:
             self._log.failure("Cut off, a fault of the server's: {client}", **self._who())
             self._decoder.stop()
@@ -345,10 +345,10 @@ class ChatProtocol(PacketReceiver):
 
     # --- What the conversation needs (`Wire`) -----------------------------------------------
 
-    def send(self, *packets: Packet) -> None:
+    def send(self, *packets: Packet, times: int = 1) -> None:
         """See `Wire`."""
         if self._phase is _Phase.OPEN:
-            self.sendPackets(packets)
+            self.sendPackets(packets, times)
             self._stall_watch.wrote()
 
     def pause(self) -> None:

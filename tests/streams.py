@@ -22,7 +22,7 @@ def decode(pieces: Iterable[bytes], most: int) -> Outcome:
         decoder.feed(piece)
         try:
             while taken := decoder.next_packets(most):
-                packets += taken
+                packets += [Packet(taken.command, body) for body in taken.bodies]
         except BadPacketError:
             is_bad = True
     return packets, is_bad, len(decoder)

@@ -108,8 +108,8 @@ class World:
         return calls
 
     # Wire
-    def send(self, *packets: Packet) -> None:
-        for packet in packets:
+    def send(self, *packets: Packet, times: int = 1) -> None:
+        for packet in packets * times:
             self.packets.append(packet)
             if packet.command in (Command.ACK, Command.ERROR):
                 self.calls.append(packet.body.decode())
@@ -266,7 +266,7 @@ class PacketTests(TestCase):
 
         listener: Any = Listener()
         for command in (*range(12), 0xFF):
-            packets_received(listener, [Packet(command, b"body")])
+            packets_received(listener, command, [b"body"])
         names = [
             "unknown", "register", "log_in", "messages", "ack", "error", "find_peer",
             "chat_request", "chat_accept", "chat_decline", "exit_chat", "unknown", "unknown",
@@ -274,7 +274,7 @@ class PacketTests(TestCase):
         arguments = {"messages": [b"body"]}
         self.assertEqual(heard, [f"{name} {arguments.get(name, b'body')}" for name in names])
         heard.clear()
-        packets_received(listener, [Packet(Command.MESSAGE, text) for text in (b"1", b"2")])
+        packets_received(listener, Command.MESSAGE, [b"1", b"2"])
         self.assertEqual(heard, ["messages [b'1', b'2']"])
 
 
@@ -468,7 +468,7 @@ class ImportTests(TestCase):
         """What the conversation is made of imports nothing that does I/O."""
         allowed = {
             addresses: {"__future__", "dataclasses", "ipaddress", "chatserver.limits"},
-            packets: {"__future__", "struct", "dataclasses", "enum", "zlib"},
+            packets: {"__future__", "struct", "dataclasses", "enum", "typing", "zlib"},
             conversation: {
                 "__future__", "collections", "collections.abc", "contextlib", "dataclasses", "enum",
                 "functools", "typing", "automat", "chatserver.addresses", "chatserver.packets",

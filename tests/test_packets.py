@@ -97,17 +97,18 @@ class DecoderTests(TestCase):
         decoder = PacketDecoder()
         decoder.feed(b"".join(map(encode, packets)) + OK[:-1])
         for expected in ([one, two, three], [one], [ack], [ack], [two], [leave], [leave], [one]):
-            self.assertEqual(decoder.next_packets(3), expected)
-        self.assertEqual(decoder.next_packets(3), [])
+            command, bodies = expected[0].command, [packet.body for packet in expected]
+            self.assertEqual(decoder.next_packets(3), (command, bodies))
+        self.assertIsNone(decoder.next_packets(3))
 
     def test_bad_packet_behind_messages(self) -> None:
         """What comes before a bad packet is taken first."""
         one = Packet(Command.MESSAGE, b"1")
         decoder = PacketDecoder()
         decoder.feed(encode(one) * 2 + b"NOPE")
-        self.assertEqual(decoder.next_packets(9), [one, one])
+        self.assertEqual(decoder.next_packets(9), (Command.MESSAGE, [b"1", b"1"]))
         self.assertRaises(BadPacketError, decoder.next_packets, 9)
-        self.assertEqual(decoder.next_packets(9), [])
+        self.assertIsNone(decoder.next_packets(9))
 
     def test_longest_body(self) -> None:
         """The longest body comes through."""

@@ -597,8 +597,8 @@ class FairnessTests(ServerCase):
     def test_turns(self) -> None:
         """Of many packets of one client only some are handled in a turn of the reactor."""
         client = self.server.log_in("alice")
-        handled: list[Packet] = []
-        self.patch(ChatProtocol, "packetsReceived", lambda _, packets: handled.extend(packets))
+        handled: list[bytes] = []
+        self.patch(ChatProtocol, "packetsReceived", lambda *received: handled.extend(received[-1]))
         for packet in (UNKNOWN, message(b"hello")):
             handled.clear()
             client._tls.sendall(encode(packet) * PACKETS_PER_TURN * 3)
