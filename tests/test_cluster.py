@@ -10,7 +10,8 @@ from typing import Any
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from chatserver.cluster.messages import VERSION, Accept, Answer, Offer, Say, encode_frame
+from chatserver.cluster import directory as cluster_directory
+from chatserver.cluster.messages import VERSION, Accept, Answer, Offer, Say, Withdraw, encode_frame
 from chatserver.limits import CLUSTER_CREDIT
 from chatserver.packets import Command, Packet
 from tests.cluster_checks import (
@@ -833,6 +834,17 @@ class HostileTests(ClusterCase):
             self.say_body(Offer(dave, 90 + number, name, 1, 1), sender=f"0123456789a{number}")
             self.assertEqual(self.dave.take(), [], name)
         self.cluster.advance(5)
+        self.assertUnharmed()
+
+    def test_many_machines(self) -> None:
+        """Who claims to be machines without end takes no memory without end."""
+        self.patch(cluster_directory, "CLUSTER_MACHINES", 3)
+        for number in range(20):
+            sender = f"{number:012x}"
+            beat = encode_frame(sender, 0, 0, None)
+            self.say(f"machine.{self.directory.machine}", beat)
+            self.say_body(Withdraw(1), sender=sender)
+        self.assertLessEqual(len(self.directory._links), 3)
         self.assertUnharmed()
 
     def test_too_long(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,6 +27,9 @@ from chatserver.limits import (
     BUS_RETRY_INTERVAL,
 )
 from chatserver.writing import WriteBatch
+
+# With TLS nats-py lets asyncio warn at the end of each connection, and nothing is wrong.
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,24 @@ def try_bus(address: NatsAddress) -> None:
     asyncio.run(_try(address))
 
 
+class NatsClient(Client):
+    """nats-py's client, but one that never goes without TLS where that is wanted.
+
+    nats-py itself takes a server's word for it that there is none, and shows it the token.
+
+    :param needs_tls: whether TLS is wanted
+    """
+
+    def __init__(self, needs_tls: bool) -> None:
+        super().__init__()
+        self._needs_tls = needs_tls
+
+    def _connect_command(self) -> bytes:
+        if self._needs_tls and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("TLS is wanted, and that server has none")
+        return super()._connect_command()
+
+
 async def _try(address: NatsAddress) -> None:
     where = ", ".join(address.servers)
     told: list[Exception] = []
@@ -138,7 +160,7 @@ async def _try(address: NatsAddress) -> None:
     async def tell(error: Exception) -> None:
         told.append(error)
 
-    client = Client()
+    client = NatsClient(address.tls is not None)
     try:
         await asyncio.wait_for(
             client.connect(
@@ -228,7 +250,7 @@ class NatsBus:
         self._address = address
         self._writes = writes
         self._prefix = f"{address.prefix}."
-        self._client = Client()
+        self._client: Client = NatsClient(address.tls is not None)
         self._subscriptions: set[NatsSubscription] = set()
         self._returned: list[Callable[[], None]] = []
         self._is_away = False
@@ -324,7 +346,7 @@ class NatsBus:
     async def _connect(self) -> None:
         """Make a connection, and all subscriptions on it."""
         while not self._is_stopping:
-            client = Client()
+            client = NatsClient(self._address.tls is not None)
             try:
                 await client.connect(
                     **self._address.options(),

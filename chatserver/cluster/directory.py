@@ -39,6 +39,7 @@ from chatserver.limits import (
     CLUSTER_ANNOUNCE_INTERVAL,
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_BEAT_INTERVAL,
+    CLUSTER_MACHINES,
     INVITATION_TIMEOUT,
 )
 from chatserver.packets import Command, ErrorCode
@@ -273,6 +274,7 @@ class ClusterDirectory(LocalDirectory):
     def _link(self, machine: str) -> Link:
         link = self._links.get(machine)
         if link is None:
+            self._make_room()
             subject = f"machine.{machine}"
             link = self._links[machine] = Link(
                 self.machine,
@@ -285,9 +287,18 @@ class ClusterDirectory(LocalDirectory):
                 self._beating.start(CLUSTER_BEAT_INTERVAL, now=False)
         return link
 
+    def _make_room(self) -> None:
+        """Forget a machine with which nothing is under way, if there are too many."""
+        if len(self._links) >= CLUSTER_MACHINES:
+            idle = next((name for name, link in self._links.items() if not link.is_busy), None)
+            if idle is not None:
+                del self._links[idle]
+
     def _received(self, heard: Heard) -> None:
         try:
-            self._link(decode_frame(heard.data).sender).received(heard.data)
+            frame = decode_frame(heard.data)
+            if frame.sender in self._links or not frame.is_beat:
+                self._link(frame.sender).received(frame)
         except UnreadableError as error:
             self._log_unreadable(heard, error)
 

@@ -21,6 +21,7 @@ from chatserver.cluster.messages import (
     Answer,
     Body,
     End,
+    Frame,
     Hold,
     Leave,
     Offer,
@@ -28,7 +29,6 @@ from chatserver.cluster.messages import (
     UnreadableError,
     Withdraw,
     decode_body,
-    decode_frame,
 )
 from chatserver.cluster.streams import Stream
 from chatserver.credentials import is_login_name
@@ -384,13 +384,12 @@ class Link:
 
     # --- What the other machine says ------------------------------------------------------
 
-    def received(self, data: bytes) -> None:
+    def received(self, frame: Frame) -> None:
         """Take what the other machine sent.
 
         :raises UnreadableError: it is nothing of this version, or can't be true. If it was in its
             place, all that was under way has ended.
         """
-        frame = decode_frame(data)
         self._heard_at = self._clock.seconds()
         if not self._stream.follows(frame):
             return

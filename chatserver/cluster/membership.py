@@ -22,6 +22,9 @@ from chatserver.writing import WriteBatch
 _CREDENTIALS_MARK = "-----BEGIN NATS USER JWT-----"
 """What a file with a user's JWT and seed begins with; any other has a token."""
 
+_MOST_SECRET = 64 * 1024
+"""Characters that such a file has at most: many times what is usual."""
+
 
 class Membership:
     """A machine of a cluster.
@@ -164,13 +167,15 @@ def _load_ca(path: str) -> ssl.SSLContext:
 def _read_secret(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            secret = file.read().strip()
+            secret = file.read(_MOST_SECRET + 1).strip()
         exposed = os.name == "posix" and os.stat(path).st_mode & 0o077
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "is no text"
         raise OperatorError(
             f"{path}: {why}; name NATS's token file", "cluster-credentials"
         ) from None
+    if len(secret) > _MOST_SECRET:
+        raise OperatorError(f"{path}: is no token; name another file", "cluster-credentials")
     if not secret:
         raise OperatorError(f"{path}: is empty; put NATS's token there", "cluster-credentials")
     if exposed:
