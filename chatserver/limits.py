@@ -263,8 +263,8 @@ BUS_RETRY_INTERVAL = 1
 """Seconds between two tries to reach NATS again."""
 
 BUS_RENEW_INTERVAL = 5.0
-"""Seconds until the connection to NATS is made anew after it has taken subscriptions away: by then
-an operator's mistake may be mended, and a line each time is not too much for the log."""
+"""Seconds until the connection to NATS is made anew after it has ended it, or taken subscriptions
+away, and said why: by then that may be mended, and a line each time is not too much for the log."""
 
 BUS_PING_INTERVAL = 1
 """Seconds between two questions to NATS whether it is there. Two that are not answered are an end

@@ -47,7 +47,7 @@ NO_LOG_FILE = "-"
 DEFAULT_CLUSTER_PREFIX = "asyncchat"
 """What the subjects of a cluster begin with, if nobody says otherwise."""
 
-_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_PREFIX = re.compile(r"(?=.{1,100}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 MAX_DIGITS = 9
 """More connections than a machine can have."""
@@ -356,7 +356,7 @@ class Options(TwistedOptions):
 
         if not _PREFIX.fullmatch(self["cluster-prefix"]):
             raise UsageError(
-                "--cluster-prefix is made of letters, digits, - and _, with dots in between,"
+                "--cluster-prefix is made of letters, digits, - and _, with dots in between, 100 at most,"
                 f" not {self['cluster-prefix']!r}"
             )
         for name in ("cluster-ca", "cluster-credentials"):

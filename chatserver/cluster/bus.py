@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import nats.errors
@@ -173,17 +174,18 @@ async def _try(address: NatsAddress) -> None:
         if client.max_payload < BUS_LEAST_PAYLOAD:
             raise BusError(_too_small(client.max_payload))
         found: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        subject = f"{address.prefix}.lookup.try"
-        await client.subscribe(subject, future=found)
-        await client.publish(f"{address.prefix}.machine.try", b"", reply=subject)
-        await client.flush(BUS_CONNECT_TIMEOUT)
+        for kind in ("user", "machine", "lookup"):  # All that is listened to, and spoken to.
+            subject = f"{address.prefix}.{kind}.try"
+            await client.subscribe(subject, future=found)
+            await client.publish(f"{subject}.not", b"", reply=subject)
+        await client.flush(BUS_CONNECT_TIMEOUT)  # What is not permitted is said before that ends.
+        if told:
+            raise told[0]
         await asyncio.wait_for(found, BUS_CONNECT_TIMEOUT)
     except Exception as error:  # nats-py, TLS, the file of credentials: each has its own.
         raise BusError(_explain(where, [*told, error])) from None
     finally:
-        # After a failed handshake nats-py would wait for ever.
-        with suppress(Exception):
-            await asyncio.wait_for(client.close(), BUS_CONNECT_TIMEOUT)
+        await _close(client)
 
 
 def _too_small(max_payload: int) -> str:
@@ -235,6 +237,12 @@ class NatsSubscription:
     async def _end(self) -> None:
         if self._made is not None:
             await self._made.unsubscribe()
+
+
+async def _close(client: Client) -> None:
+    """Close a connection. (After a failed handshake nats-py would wait for ever.)"""
+    with suppress(Exception):
+        await asyncio.wait_for(client.close(), BUS_CONNECT_TIMEOUT)
 
 
 class NatsBus:
@@ -354,16 +362,17 @@ class NatsBus:
                     reconnect_time_wait=BUS_RETRY_INTERVAL,
                     disconnected_cb=self._disconnected,
                     reconnected_cb=self._connected,
-                    closed_cb=self._closed,
+                    closed_cb=partial(self._closed, client),
                     error_cb=self._failed,
                 )
+                self._client = client
                 for subscription in list(self._subscriptions):
                     await subscription.make(client)
             except Exception as error:
                 self._tell(error)
+                await _close(client)
                 await asyncio.sleep(BUS_RETRY_INTERVAL)
             else:
-                self._client = client
                 await self._connected()
                 return
 
@@ -380,8 +389,7 @@ class NatsBus:
             self._renewing.cancel()
         if self._task is not None:
             self._task.cancel()
-        with suppress(Exception):
-            await asyncio.wait_for(self._client.close(), BUS_CONNECT_TIMEOUT)
+        await _close(self._client)
 
     async def _connected(self) -> None:
         if self._client.max_payload < BUS_LEAST_PAYLOAD:
@@ -393,12 +401,12 @@ class NatsBus:
             each()
 
     async def _disconnected(self) -> None:
-        self._tell(ConnectionError("the connection is lost"))
+        self._tell(self._client.last_error or ConnectionError("the connection is lost"))
 
-    async def _closed(self) -> None:
+    async def _closed(self, client: Client) -> None:
         # nats-py gives up for good when NATS says why it closes: a slow consumer, say.
-        if not self._is_stopping and self._client.is_closed:
-            self.do(self._connect)
+        if client is self._client:
+            self._connect_later()
 
     async def _failed(self, error: Exception) -> None:
         if _SUBSCRIPTION_LOST not in str(error).lower():
@@ -406,12 +414,18 @@ class NatsBus:
         elif self._renewing is None and not self._is_stopping:
             self._tell(error)
             # NATS does not say when it would give them back: they are tried on a new connection.
-            loop = asyncio.get_running_loop()
-            self._renewing = loop.call_later(BUS_RENEW_INTERVAL, self._renew, self._client)
+            self._connect_later()
 
-    def _renew(self, client: Client) -> None:
+    def _connect_later(self) -> None:
+        """Make a new connection, but not at once: what was wrong may be so still."""
+        if self._renewing is None and not self._is_stopping:
+            loop = asyncio.get_running_loop()
+            self._renewing = loop.call_later(BUS_RENEW_INTERVAL, self.do, self._renew)
+
+    async def _renew(self) -> None:
+        await _close(self._client)
         self._renewing = None
-        self.do(client.close)
+        await self._connect()
 
     def _tell(self, error: Exception) -> None:
         """Log `error`; once for each time in which the bus is away."""
