@@ -356,8 +356,8 @@ class Options(TwistedOptions):
 
         if not _PREFIX.fullmatch(self["cluster-prefix"]):
             raise UsageError(
-                "--cluster-prefix is made of letters, digits, - and _, with dots in between, 100 at most,"
-                f" not {self['cluster-prefix']!r}"
+                "--cluster-prefix is made of letters, digits, - and _, with dots in between, 100 at"
+                f" most, not {self['cluster-prefix']!r}"
             )
         for name in ("cluster-ca", "cluster-credentials"):
             if self[name] and not self["cluster"]:

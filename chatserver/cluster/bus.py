@@ -173,15 +173,19 @@ async def _try(address: NatsAddress) -> None:
         )
         if client.max_payload < BUS_LEAST_PAYLOAD:
             raise BusError(_too_small(client.max_payload))
-        found: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        refused = asyncio.Event()
+
+        async def hear(_: Msg) -> None:
+            refused.set()
+
         for kind in ("user", "machine", "lookup"):  # All that is listened to, and spoken to.
             subject = f"{address.prefix}.{kind}.try"
-            await client.subscribe(subject, future=found)
+            await client.subscribe(subject, cb=hear)
             await client.publish(f"{subject}.not", b"", reply=subject)
         await client.flush(BUS_CONNECT_TIMEOUT)  # What is not permitted is said before that ends.
         if told:
             raise told[0]
-        await asyncio.wait_for(found, BUS_CONNECT_TIMEOUT)
+        await asyncio.wait_for(refused.wait(), BUS_CONNECT_TIMEOUT)
     except Exception as error:  # nats-py, TLS, the file of credentials: each has its own.
         raise BusError(_explain(where, [*told, error])) from None
     finally:
