@@ -118,6 +118,21 @@ class ClusterCase(TestCase):
         return lines
 
 
+class SameMachineTests(ClusterCase):
+    """Two users on one machine."""
+
+    def test_bus_hears_nothing(self) -> None:
+        """What they do with each other is not told to the bus."""
+        self.start()
+        alice, bob = self.log_in(0, "alice", "bob")
+        before = self.cluster.nats.count
+        self.chat(alice, bob)
+        self.assertTalk(alice, bob)
+        alice.send(Command.EXIT_CHAT)
+        self.assertEqual(bob.take(), [EXIT])
+        self.assertEqual(self.cluster.nats.count, before)
+
+
 class BusTests(ClusterCase):
     """A machine whose bus goes away, and returns."""
 
