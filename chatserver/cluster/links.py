@@ -291,6 +291,8 @@ class Link:
 
     def keep_sent(self, invitation: Invitation) -> int:
         """Keep `invitation` of a user here. Return its number."""
+        if not self.is_busy:
+            self._heard_at = self._clock.seconds()
         number = next(self._numbers)
         self._sent[number] = invitation
         self._invitation_numbers[invitation] = number
@@ -415,11 +417,10 @@ class Link:
             case Accept():
                 self._take_accept(body)
             case End():
+                code = _code(body.code, ErrorCode.DECLINED, ErrorCode.NOT_FREE)
                 if (invitation := self._sent.get(body.invitation)) is not None:
                     self.forget(invitation)
-                    invitation.inviter.ended(
-                        invitation, _code(body.code, ErrorCode.DECLINED, ErrorCode.NOT_FREE)
-                    )
+                    invitation.inviter.ended(invitation, code)
             case Leave():
                 if (user := self._partner_of(body)) is not None:
                     self._take_leave(user)
@@ -428,14 +429,12 @@ class Link:
                     self._chats[user].hold(user, body.is_held)
 
     def _take_answer(self, answer: Answer) -> None:
+        code = None
+        if answer.code is not None:  # Before anything is taken out, since it may be none.
+            code = _code(answer.code, ErrorCode.BUSY, ErrorCode.NOT_ONLINE, ErrorCode.LOST)
         request = self._requests.pop(answer.request, None)
-        if request is None:
-            return  # It was asked before all has ended.
-        request.end(
-            None
-            if answer.code is None
-            else _code(answer.code, ErrorCode.BUSY, ErrorCode.NOT_ONLINE, ErrorCode.LOST)
-        )
+        if request is not None:  # Else it was asked before all has ended.
+            request.end(code)
 
     def _take_offer(self, offer: Offer) -> None:
         if offer.invitation in self._received:
