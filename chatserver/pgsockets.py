@@ -26,6 +26,15 @@ class PostgreSQLSockets:
         sa.event.listen(engine, "do_connect", self._connect)
         sa.event.listen(engine, "checkout", self._use)
         sa.event.listen(engine, "close", self._forget)
+        # The pool tries a connection before it tells that it is checked out.
+        dialect: Any = engine.dialect
+        ping = dialect.do_ping
+
+        def do_ping(connection: Any) -> Any:
+            self._use(connection)
+            return ping(connection)
+
+        dialect.do_ping = do_ping
 
     def __len__(self) -> int:
         """Return how many are kept."""

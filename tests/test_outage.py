@@ -228,6 +228,19 @@ class PostgreSQLTests(OutageCase):
             break
         self.assertRegex(self.told[-1], "^Accounts can be read again")
 
+    async def test_stop_after_another_outage(self) -> None:
+        """A second silence, which the pool meets when it tries a connection, holds no stop up."""
+        await self.accounts.register(ALICE)
+        for _ in range(2):
+            await self.accounts.log_in(ALICE)
+        self.relay.flowing.clear()
+        answers = [self.accounts.log_in(ALICE)]
+        start = time.monotonic()
+        stopping = self.accounts.stop()
+        await self.assert_all_fail(answers)
+        await stopping
+        self.assertLess(time.monotonic() - start, 5)
+
     async def test_lets_in(self) -> None:
         """One that lets in and then says nothing holds no thread: it heals by itself."""
         self.relay.only_lets_in = True
