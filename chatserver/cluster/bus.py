@@ -141,12 +141,12 @@ class NatsClient(Client):
 
     nats-py itself takes a server's word for it that there is none, and shows it the token.
 
-    :param needs_tls: whether TLS is wanted
+    :param address: where it connects to, and whether TLS is wanted there
     """
 
-    def __init__(self, needs_tls: bool) -> None:
+    def __init__(self, address: NatsAddress) -> None:
         super().__init__()
-        self._needs_tls = needs_tls
+        self._needs_tls = address.tls is not None
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
@@ -161,7 +161,7 @@ async def _try(address: NatsAddress) -> None:
     async def tell(error: Exception) -> None:
         told.append(error)
 
-    client = NatsClient(address.tls is not None)
+    client = NatsClient(address)
     try:
         await asyncio.wait_for(
             client.connect(
@@ -262,7 +262,7 @@ class NatsBus:
         self._address = address
         self._writes = writes
         self._prefix = f"{address.prefix}."
-        self._client: Client = NatsClient(address.tls is not None)
+        self._client: Client = NatsClient(address)
         self._subscriptions: set[NatsSubscription] = set()
         self._returned: list[Callable[[], None]] = []
         self._is_away = False
@@ -358,7 +358,7 @@ class NatsBus:
     async def _connect(self) -> None:
         """Make a connection, and all subscriptions on it."""
         while not self._is_stopping:
-            client = NatsClient(self._address.tls is not None)
+            client = NatsClient(self._address)
             try:
                 await client.connect(
                     **self._address.options(),

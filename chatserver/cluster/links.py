@@ -75,17 +75,12 @@ class RemoteUser:
         inviter = _here(invitation.inviter)
         number = self.link.keep_sent(invitation)
 
-        has_given_up = False
-
         def answered(code: ErrorCode | None) -> None:
-            if not has_given_up:
-                if code is not None:
-                    self.link.forget(invitation)
-                answer(code)
+            if code is not None:
+                self.link.forget(invitation)
+            answer(code)
 
         def give_up() -> None:
-            nonlocal has_given_up
-            has_given_up = True
             self.withdrawn(invitation)
             answer(ErrorCode.FAILED)
 
@@ -106,22 +101,17 @@ class RemoteUser:
             answer(ErrorCode.LOST)
             return
 
-        has_given_up = False
-
         def answered(code: ErrorCode | None) -> None:
-            if not has_given_up:
-                answer(code)
-                if invitee.partner is self:
-                    self.link.chat_opened(invitee, self)
-            elif code is None:
+            answer(code)
+            if invitee.partner is self:
+                self.link.chat_opened(invitee, self)
+
+        def answered_late(code: ErrorCode | None) -> None:
+            if code is None:
                 self.left(invitee)
 
-        def give_up() -> None:
-            nonlocal has_given_up
-            has_given_up = True
-            answer(ErrorCode.FAILED)
-
-        self.link.ask(partial(Accept, number), answered, give_up)
+        give_up = partial(answer, ErrorCode.FAILED)
+        self.link.ask(partial(Accept, number), answered, give_up, answered_late)
 
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:
         """See `Peer`."""
@@ -199,7 +189,7 @@ class _Receipt:
 
     def delivered(self) -> None:
         """Each was handed to the connection."""
-        self._link.send(Answer(self._request, None))
+        self._link.answer(self._request, None)
 
     def undelivered(self) -> None:
         """They can't be delivered any more."""
@@ -268,21 +258,26 @@ class Link:
         make: Callable[[int], Body],
         answered: Answered,
         give_up: Callable[[], None] | None = None,
+        answered_late: Answered = lambda _: None,
     ) -> None:
         """Send what `make` makes of a number, and hand on the answer.
 
         When the link breaks that is FAILED.
 
-        :param give_up: called if there is no answer in `CLUSTER_ANSWER_TIMEOUT`; one that comes
-            later is handed on all the same
+        :param give_up: called if there is no answer in `CLUSTER_ANSWER_TIMEOUT`
+        :param answered_late: the answer is handed on to this then
         """
-        if not self.is_busy:
-            self._heard_at = self._clock.seconds()
+        self._wake()
         number = next(self._numbers)
         request = self._requests[number] = _Request(answered)
 
+        def time_out() -> None:
+            assert give_up is not None
+            request.answered = answered_late
+            give_up()
+
         if give_up is not None:
-            request.timeout = self._clock.callLater(CLUSTER_ANSWER_TIMEOUT, give_up)
+            request.timeout = self._clock.callLater(CLUSTER_ANSWER_TIMEOUT, time_out)
         self.send(make(number))
 
     def answer(self, request: int, code: ErrorCode | None) -> None:
@@ -291,12 +286,16 @@ class Link:
 
     def keep_sent(self, invitation: Invitation) -> int:
         """Keep `invitation` of a user here. Return its number."""
-        if not self.is_busy:
-            self._heard_at = self._clock.seconds()
+        self._wake()
         number = next(self._numbers)
         self._sent[number] = invitation
         self._invitation_numbers[invitation] = number
         return number
+
+    def _wake(self) -> None:
+        """Something is under way from now on. If nothing was, no sign of life is missing yet."""
+        if not self.is_busy:
+            self._heard_at = self._clock.seconds()
 
     def forget(self, invitation: Invitation) -> int | None:
         """Forget `invitation`. Return the number that it had, or None if it is not known."""
@@ -318,8 +317,7 @@ class Link:
     def bus_returned(self) -> None:
         """The bus was away: the other machine may not have heard what was said meanwhile."""
         if not self.is_busy:  # Else it finds out what is missing.
-            self._stream.begin()
-            self._stream.beat()  # Else it might ask for something that is of before.
+            self._stream.restart()  # At once: it might ask for something that is of before.
 
     # --- Time -----------------------------------------------------------------------------
 
@@ -355,8 +353,7 @@ class Link:
     def break_off(self, reason: str) -> None:
         """End all that is under way, here and there."""
         self._end_all(reason)
-        self._stream.begin()
-        self._stream.beat()
+        self._stream.restart()
 
     def _end_all(self, reason: str) -> None:
         requests, self._requests = self._requests, {}
@@ -389,8 +386,8 @@ class Link:
     def received(self, frame: Frame) -> None:
         """Take what the other machine sent.
 
-        :raises UnreadableError: it is nothing of this version, or can't be true. If it was in its
-            place, all that was under way has ended.
+        :raises UnreadableError: it is nothing that this version knows, and is left out; or it can't
+            be true, and all that was under way has ended
         """
         self._heard_at = self._clock.seconds()
         if not self._stream.follows(frame):

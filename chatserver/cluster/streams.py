@@ -61,6 +61,11 @@ class Stream:
         """Begin anew. The other machine hears of it with the next message."""
         self._follow(self._generation + 1)
 
+    def restart(self) -> None:
+        """Begin anew, and let the other machine know."""
+        self.begin()
+        self.beat()
+
     def follows(self, frame: Frame) -> bool:
         """Return whether `frame` is the next message, and count it. A beat is none.
 
@@ -78,8 +83,7 @@ class Stream:
             self._follow(frame.generation)
         if frame.number != self._received + (not frame.is_beat):
             self._broken("messages are missing")
-            self.begin()
-            self.beat()
+            self.restart()
             return False
         self._received = frame.number
         return not frame.is_beat
