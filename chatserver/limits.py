@@ -102,6 +102,10 @@ RECORDS_PER_TURN = PACKETS_PER_TURN
 sends each packet in one of its own is not slowed down, and one that sends records with a byte each,
 or with nothing for us (KeyUpdate), is not felt by the others."""
 
+TURN_TIME = 0.0005
+"""Seconds of a turn after which no other handshake goes on. The step that answers a client's hello
+takes about twice that, and is alone in its turn; of a hello in tiny records many are taken."""
+
 INVITATION_TIMEOUT = 60.0
 """Seconds after which an unanswered invitation ends: time to come back to the screen."""
 

@@ -72,7 +72,7 @@ class TLSTransport(BufferingTLSTransport):
     def dataReceived(self, data: bytes) -> None:
         """Take what came from the network, `RECORDS_PER_TURN` in each turn.
 
-        Of all handshakes one goes on in each turn: that takes about a millisecond.
+        Of all handshakes few go on in each turn (`TURN_TIME`): a step takes up to a millisecond.
         """
         if self._allowance is not None:
             self._allowance -= len(data)
@@ -80,7 +80,7 @@ class TLSTransport(BufferingTLSTransport):
         if self._next_feed is None and self._handshakeDone:
             self._feed()
             return
-        if self._next_feed is None and self._records.has_record:
+        if self._next_feed is None and self._has_next:
             self._feed_later()
         self._read_or_not()
 
@@ -114,6 +114,11 @@ class TLSTransport(BufferingTLSTransport):
         self._allowance = most
         self._read_or_not()
 
+    @property
+    def _has_next(self) -> bool:
+        """Whether there is something to be taken. Parts of a handshake are not worth a turn."""
+        return self._records.has_record if self._handshakeDone else self._records.has_whole_record
+
     def _feed(self) -> None:
         self._next_feed = None
         self._has_begun = True
@@ -128,7 +133,7 @@ class TLSTransport(BufferingTLSTransport):
             self._log.failure("Cut off, a fault of the server's: {peer}", peer=self.getPeer())  # type: ignore[no-untyped-call]
             self.abortConnection()  # type: ignore[no-untyped-call]
             return
-        if self._records.has_record and self.connected:
+        if self._has_next and self.connected:
             self._feed_later()
         self._read_or_not()
 

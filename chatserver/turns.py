@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from chatserver.limits import TURN_TIME
+
 
 class PendingCall:
     """A call that is still to be made, unless it is cancelled.
@@ -30,15 +32,18 @@ class PendingCall:
 
 
 class TurnQueue:
-    """Makes one call in each turn of the reactor, the first come first.
+    """Makes calls in each turn of the reactor for a while, the first come first.
 
-    For what takes so long that others would notice if several were made in a row.
+    For what may take so long that others would notice if several were made in a row. What takes
+    next to nothing has no turn of its own: many such calls would keep the others from theirs.
 
     :param clock: the reactor's
+    :param most: seconds after which no other call is begun in a turn
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, most: float = TURN_TIME) -> None:
         self._clock = clock
+        self._most = most
         self._waiting: deque[PendingCall] = deque()
         self._is_scheduled = False
 
@@ -56,10 +61,12 @@ class TurnQueue:
 
     def _make_next(self) -> None:
         self._is_scheduled = False
-        while self._waiting and self._waiting[0].function is None:
-            self._waiting.popleft()
+        end = self._clock.seconds() + self._most
         try:
-            if self._waiting:
-                self._waiting.popleft().make()
+            while self._waiting:
+                pending = self._waiting.popleft()
+                pending.make()
+                if pending.function is not None and self._clock.seconds() >= end:
+                    break
         finally:
             self._schedule()

@@ -634,6 +634,7 @@ class FairnessTests(ServerCase):
             client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
         clients[0].transport.connectionLost(Failure(CONNECTION_LOST))
         turns = self.server.tls_factory.handshakes
+        self.patch(turns, "_most", 0.0)
         for answered in range(1, 4):
             turns._make_next()
             begun = [client.transport.protocol._has_begun for client in clients]
@@ -661,6 +662,7 @@ class FairnessTests(ServerCase):
         )
         quick.transport.protocol.dataReceived(quick._tls.bio_read(2**16))
         answered: list[MemoryClient] = []
+        self.patch(self.server.tls_factory.handshakes, "_most", 0.0)
         for _ in range(-(-count // RECORDS_PER_TURN) + 1):
             self.server.tls_factory.handshakes._make_next()
             for client in (slow, quick):
@@ -669,6 +671,22 @@ class FairnessTests(ServerCase):
         self.assertEqual(answered, [quick, slow])
         self.server.run()
         slow._tls.do_handshake()
+
+    def test_handshake_byte_by_byte(self) -> None:
+        """A handshake in pieces takes a turn for each record; what is no TLS takes one at once."""
+        slow, wrong = (self.server.connect(handshake=False) for _ in range(2))
+        with self.assertRaises(SSL.WantReadError):
+            slow._tls.do_handshake()
+        hello = slow._tls.bio_read(2**16)
+        for end in range(len(hello)):
+            self.assertIsNone(slow.transport.protocol._next_feed)
+            slow.transport.protocol.dataReceived(hello[end : end + 1])
+        self.assertIsNotNone(slow.transport.protocol._next_feed)
+        self.server.run()
+        slow._tls.do_handshake()
+        wrong.transport.protocol.dataReceived(b"GET /")
+        self.server.run()
+        self.assertFalse(wrong.transport.connected)
 
     def test_small_records_before_the_end(self) -> None:
         """What waits to be decrypted when a client goes is handled before."""

@@ -69,6 +69,32 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(self.buffer.take_all(), record(1) * 2 + b"\x17")
         self.assertFalse(self.buffer.has_record)
 
+    def test_whole_record(self) -> None:
+        """A record is there as a whole, or its rest, or what is none."""
+        one = record(3)
+        for data, is_there in (
+            (one[:4], False),
+            (one[4:-1], False),
+            (one[-1:], True),
+            (one[:-2], False),
+        ):
+            self.buffer.feed(data)
+            self.assertEqual(self.buffer.has_whole_record, is_there)
+            self.take(is_there)
+        self.take(1)
+        for data, is_there in ((one[-2:-1], False), (one[-1:], True)):
+            self.buffer.feed(data)
+            self.assertEqual(self.buffer.has_whole_record, is_there)
+        for wrong in (
+            b"GET /",
+            b"\x16\x02\x00\x00\x09",
+            b"\x17\x03\x03\x48\x01",
+            b"\x13\x03\x03\x00\x01",
+        ):
+            self.buffer = RecordBuffer()
+            self.buffer.feed(wrong)
+            self.assertTrue(self.buffer.has_whole_record)
+
     @given(st.lists(st.binary(max_size=40)), st.integers(1, 3))
     def test_any_bytes(self, pieces: list[bytes], most: int) -> None:
         """Of any bytes all are handed out, in their order, but for a piece of a header."""

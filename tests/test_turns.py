@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatserver.turns import TurnQueue
+from chatserver.limits import TURN_TIME
+from chatserver.turns import PendingCall, TurnQueue
 
 
 class Turns(Clock):
@@ -20,30 +21,48 @@ class Turns(Clock):
 
 
 class TurnQueueTests(SynchronousTestCase):
-    """Calls that are made one in a turn."""
+    """Calls of which some are made in a turn."""
 
     def setUp(self) -> None:
         self.clock = Turns()
         self.queue = TurnQueue(self.clock)
         self.called: list[int] = []
 
-    def test_one_in_a_turn(self) -> None:
-        """One call is made in each turn, in their order; what comes meanwhile waits behind."""
+    def call(self, number: int, seconds: float = TURN_TIME) -> PendingCall:
+        """Call what takes some time."""
+
+        def function() -> None:
+            self.called.append(number)
+            self.clock.rightNow += seconds
+
+        return self.queue.call(function)
+
+    def test_long_calls(self) -> None:
+        """One long call is made in each turn, in their order; what comes meanwhile waits behind."""
         for number in range(3):
-            self.queue.call(lambda number=number: self.called.append(number))
+            self.call(number)
         self.assertEqual(self.called, [])
         for count in range(1, 4):
             self.clock.turn()
             self.assertEqual(self.called, list(range(count)))
             if count == 1:
-                self.queue.call(lambda: self.called.append(3))
+                self.call(3)
         self.clock.turn()
         self.assertEqual(self.called, [0, 1, 2, 3])
         self.assertEqual(self.clock.calls, [])
 
+    def test_short_calls(self) -> None:
+        """Calls that take less time are made in a turn until it is over."""
+        for number in range(10):
+            self.call(number, TURN_TIME / 4)
+        for count in (4, 8, 10):
+            self.clock.turn()
+            self.assertEqual(self.called, list(range(count)))
+        self.assertEqual(self.clock.calls, [])
+
     def test_cancel(self) -> None:
         """What is cancelled takes no turn."""
-        calls = [self.queue.call(lambda n=n: self.called.append(n)) for n in range(4)]
+        calls = [self.call(number) for number in range(4)]
         for number in (0, 1, 3):
             calls[number].cancel()
         self.clock.turn()
