@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
 from chatserver import database
@@ -38,7 +40,7 @@ def others(number: int) -> list[Credentials]:
 class OutageCase(TestCase):
     """Accounts in a database that the test takes away."""
 
-    timeout = 30
+    timeout = 15
 
     def open(self, url: sa.URL, timeout: float = 5.0) -> Accounts:
         """Return accounts at `url` with alice's, and collect what they log in `told`."""
@@ -46,10 +48,12 @@ class OutageCase(TestCase):
         passwords = Passwords(parse_cost("m=8,t=1,p=1"))
         self.store = Store(self.engine)
         accounts = Accounts(reactor, self.store, passwords, database_timeout=timeout)
+        # Where the gate fails, they would keep the whole run from ending.
+        daemon = partial(threading.Thread, daemon=True)
+        self.patch(ThreadPool, "threadFactory", staticmethod(daemon))
         accounts.start()
         self.addCleanup(accounts.stop)
-        # Before that: a thread that hangs would keep the whole run from ending.
-        self.addCleanup(self.break_off_all)
+        self.addCleanup(self.break_off_all)  # Before that, which waits for them.
         self.told: list[str] = []
 
         def observe(event: LogEvent) -> None:
