@@ -53,7 +53,6 @@ class OutageCase(TestCase):
         self.patch(ThreadPool, "threadFactory", staticmethod(daemon))
         accounts.start()
         self.addCleanup(accounts.stop)
-        self.addCleanup(self.break_off_all)  # Before that, which waits for them.
         self.told: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -64,11 +63,6 @@ class OutageCase(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         return accounts
-
-    def break_off_all(self) -> None:
-        """Free all threads."""
-        for thread in list(self.store._sockets._in_use if self.store._sockets else ()):
-            self.store.break_off(thread)
 
     async def assert_all_fail(self, answers: list[Any]) -> float:
         """Each fails as an outage does, and each is told. Return the seconds that it took."""
@@ -196,10 +190,11 @@ class PostgreSQLTests(OutageCase):
         prepare(url)
         execute(url, "SELECT 1")
         self.relay = Relay(url.host or "127.0.0.1", url.port or 5432)
-        self.addCleanup(self.relay.close)
         relayed = url.set(host="127.0.0.1", port=self.relay.port)
         relayed = relayed.update_query_dict({"sslmode": "disable"})
         self.accounts = self.open(relayed, timeout=0.5)
+        # First of all, which frees every thread: the accounts' end waits for them.
+        self.addCleanup(self.relay.close)
 
     async def test_refused(self) -> None:
         """While it can't be reached 50 logins fail at once, told once; it heals by itself."""
@@ -250,7 +245,7 @@ class PostgreSQLTests(OutageCase):
         self.relay.only_lets_in = True
         seconds = await self.assert_all_fail([self.accounts.log_in(ALICE) for _ in range(50)])
         self.assertLess(seconds, 3)
-        await self.accounts.stop()
+        await self.accounts.stop().addTimeout(10, reactor)
         self.relay.only_lets_in = False
         self.accounts.start()
         await self.accounts.register(ALICE)
