@@ -27,12 +27,15 @@ from zope.interface import implementer
 
 from chatserver.errors import OperatorError
 from chatserver.limits import LISTEN_BACKLOG
-from chatserver.proxied import ProxiedTLSFactory
+from chatserver.proxied import HeaderFactory, ProxiedTLSFactory
 from chatserver.tls import TLSFactory
 from chatserver.writing import WriteBatch, write_through
 
 DEFAULT_PORT = "5555"
 """The reference server's port."""
+
+_PROXIED = "haproxy:"
+"""What the description of a port begins with that is behind a proxy."""
 
 _LOCKED = "Cannot acquire lock"
 """What Twisted says in place of the system's error when somebody has a UNIX socket."""
@@ -72,8 +75,11 @@ def listen(
     :param writes: see `TLSFactory`
     :raises ListenError: the description is none, or the port can't be had
     """
-    make = ProxiedTLSFactory if description.startswith("haproxy:") else TLSFactory
-    return _listen(reactor, description, make(factory, creator, reactor, writes))
+    if description.startswith(_PROXIED):
+        proxied = ProxiedTLSFactory(factory, creator, reactor, writes)
+        reading = HeaderFactory(proxied)  # type: ignore[no-untyped-call]
+        return _listen(reactor, description, reading)
+    return _listen(reactor, description, TLSFactory(factory, creator, reactor, writes))
 
 
 def rehearse(reactor: Any, description: str) -> None:
@@ -116,7 +122,9 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             "give a tcp: endpoint, and the certificate with --certificate"
         )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
+        endpoint: IStreamServerEndpoint = serverFromString(
+            reactor, _with_backlog(description).removeprefix(_PROXIED)
+        )
     except Exception as error:  # Each parser of a description has errors of its own.
         raise ListenError(
             f"--port {description}: neither a port number nor an endpoint description "
@@ -132,7 +140,7 @@ def _with_backlog(description: str) -> str:
 
     Twisted's own is 50: of a proxy that comes back with more, all others wait for a second.
     """
-    kind, *arguments = description.removeprefix("haproxy:").split(":")
+    kind, *arguments = description.removeprefix(_PROXIED).split(":")
     is_plain = kind in ("tcp", "tcp6") and all("=" in each for each in arguments[1:])
     if is_plain and not any(each.startswith("backlog=") for each in arguments):
         return f"{description}:backlog={LISTEN_BACKLOG}"
@@ -190,7 +198,7 @@ def _explain(description: str, failure: object) -> ListenError:
 
 def _address(description: str, failure: object) -> tuple[str, int] | None:
     """Return where who listens at `description` can be reached; see `PortInUseError`."""
-    if description.startswith("haproxy:") or not isinstance(failure, CannotListenError):
+    if description.startswith(_PROXIED) or not isinstance(failure, CannotListenError):
         return None
     if failure.interface is None:  # A UNIX socket has none.
         return None

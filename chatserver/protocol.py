@@ -263,6 +263,11 @@ class ChatProtocol(PacketReceiver):
         self._log.info("Client located: {client}, behind {proxy}", **self._who(), proxy=proxy)
         return True
 
+    def not_located(self, reason: str) -> None:
+        """See `LocationListener`."""
+        self.address = address_of(self.transport.getPeer())
+        self._cut_off(reason)
+
     def handshakeCompleted(self) -> None:
         """Begin the conversation: the connection is secure."""
         self._phase = _Phase.OPEN

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+from unittest import mock
+
+from twisted.internet import tcp
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
-from twisted.logger import Logger
+from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -51,6 +56,31 @@ class AcceptBackoffTests(SynchronousTestCase):
             self.clock.advance(ACCEPT_BACKOFF / 2)
             self.assertTrue(self.port.accepts)
         self.rest.stop()
+
+    def test_reserve(self) -> None:
+        """What to do is told, now and then, also while Twisted can close who waits."""
+        told: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            told.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for times in (1, 2):
+            for _ in range(10):
+                self.use_reserve()
+            self.assertEqual(sum("raise the file limit" in each for each in told), times)
+            self.assertTrue(self.port.accepts)
+            self.clock.advance(ACCEPT_BACKOFF)
+        self.rest.stop()
+
+    def use_reserve(self) -> None:
+        """Let Twisted log what it does when accept fails and there is a file in reserve."""
+        listener: Any = mock.Mock()
+        listener.accept.side_effect = [OSError(errno.EMFILE, ""), BlockingIOError(errno.EAGAIN, "")]
+        reserve = tcp._FileDescriptorReservation(mock.Mock)
+        reserve.reserve()
+        self.assertEqual(list(tcp._accept(Logger(), range(2), listener, reserve)), [])
 
     def test_stop(self) -> None:
         """When the server stops the port is let alone, also in the midst of a rest."""

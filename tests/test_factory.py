@@ -9,13 +9,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.protocols.haproxy import proxyEndpoint
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from chatserver.factory import ChatFactory
 from chatserver.limits import ConnectionLimits
-from chatserver.proxied import ProxiedTLSFactory
+from chatserver.proxied import HeaderFactory, ProxiedTLSFactory
 from chatserver.testing import server_certificate
 from chatserver.tls import TLSFactory
 
@@ -111,10 +111,9 @@ class ProxiedTests(CountingCase):
     TLS = ProxiedTLSFactory
 
     def make_factory(self, **limits: Any) -> None:
-        """Make a factory, with Twisted's reader of the header on top."""
+        """Make a factory, with the reader of the header on top."""
         super().make_factory(**limits)
-        listening: Any = type("Listening", (), {"listen": lambda _, factory: factory})()
-        self.factory = proxyEndpoint(listening).listen(self.factory)
+        self.factory = HeaderFactory(self.factory)
 
     def come_through(self, header: bytes) -> StringTransport:
         """Return the transport of a client behind a proxy, which sends `header`."""
@@ -165,12 +164,65 @@ class ProxiedTests(CountingCase):
         self.assertIsNotNone(self.come(PROXY))
 
     def test_no_header(self) -> None:
-        """What begins with anything else is closed."""
+        """What begins with anything else is cut off."""
+        self.assert_refused(b"\x16\x03\x01" + bytes(20), "no PROXY header")
+
+    def test_malformed(self) -> None:
+        """A header that can't be is refused, and so is what is no IP address."""
+        for line in (
+            *(b"TCP4 192.0.2.1 192.0.2.9 %s 5555" % port for port in (b"x", b"-1", b"99999", b"")),
+            *(b"TCP4 192.0.2.1 192.0.2.9 %s 5555" % port for port in (b"+1", b"1_0", b"\t1")),
+            b"TCP4 192.0.2.1 192.0.2.9 50000 99999",
+            *(b"TCP4 %s 192.0.2.9 50000 5555" % host for host in (b"host", b"", b"\x1b[31m", b"1")),
+            *(b"TCP4 %s 192.0.2.9 50000 5555" % host for host in (b"\xff", b"::1", b"256.0.0.1")),
+            b"TCP4 192.0.2.1 host 50000 5555",
+            *(b"TCP6 %s ::1 50000 5555" % host for host in (b"192.0.2.1", b"::1%\x1b[31m", b":::")),
+            b"TCP4 192.0.2.1 192.0.2.9 50000",
+            b"UDP4 192.0.2.1 192.0.2.9 50000 5555",
+            b"UNKNOWNS",
+            b"",
+        ):
+            self.assert_refused(b"PROXY %s\r\n\x16" % line, "malformed PROXY header")
+        self.assert_refused(b"PROXY " + bytes(200), "malformed PROXY header")
+        version_2 = b"\r\n\r\n\0\r\nQUIT\n\x2f\x11\0\0"
+        self.assert_refused(version_2, "malformed PROXY header")
+
+    def assert_refused(self, header: bytes, reason: str) -> None:
+        """Who sends `header` is cut off, and one line tells why."""
         self.make_factory()
-        transport = self.come_through(b"\x16\x03\x01" + bytes(20))
-        self.assertTrue(transport.disconnecting)
+        told: list[LogEvent] = []
+        globalLogPublisher.addObserver(told.append)
+        transport = self.come_through(header)
+        self.assertTrue(transport.disconnected, header)
         self.go(transport)
+        globalLogPublisher.removeObserver(told.append)
         self.assertEqual(self.addresses(), [])
+        self.assertEqual(
+            [(formatEvent(each), each.get("network")) for each in told],
+            [
+                ("Client connected: a proxy at 10.0.0.1:1", None),
+                (f"Handshake failed: 10.0.0.1:1, cut off: {reason}", "10.0.0.1"),
+            ],
+        )
+
+    def test_unknown(self) -> None:
+        """A proxy that does not know where the client is counts as the client itself."""
+        for header in (b"PROXY UNKNOWN", b"PROXY UNKNOWN ", b"PROXY UNKNOWN some \xff thing"):
+            self.make_factory()
+            client = self.come_through(header)
+            client.protocol.dataReceived(b"\r\n\x16")
+            self.assertFalse(client.disconnected)
+            self.assertEqual(self.addresses(), ["10.0.0.1:1"])
+            self.go(client)
+
+    def test_ipv6(self) -> None:
+        """Clients with IPv6 are known by their address too, in any way to write it."""
+        for host in (b"2001:db8::1", b"2001:0DB8:0:0:0:0:0:1", b"2001:db8::0.0.0.1"):
+            self.make_factory()
+            client = self.come_through(b"PROXY TCP6 %s ::1 0 65535\r\n\x16" % host)
+            self.assertFalse(client.disconnected)
+            self.assertEqual(self.addresses(), ["[2001:db8::1]:0"])
+            self.go(client)
 
     def test_deadline(self) -> None:
         """The time for the handshake runs from the start: a header does not begin it anew."""

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
 from chatserver import database
@@ -38,7 +40,7 @@ def others(number: int) -> list[Credentials]:
 class OutageCase(TestCase):
     """Accounts in a database that the test takes away."""
 
-    timeout = 30
+    timeout = 15
 
     def open(self, url: sa.URL, timeout: float = 5.0) -> Accounts:
         """Return accounts at `url` with alice's, and collect what they log in `told`."""
@@ -46,10 +48,11 @@ class OutageCase(TestCase):
         passwords = Passwords(parse_cost("m=8,t=1,p=1"))
         self.store = Store(self.engine)
         accounts = Accounts(reactor, self.store, passwords, database_timeout=timeout)
+        # Where the gate fails, they would keep the whole run from ending.
+        daemon = partial(threading.Thread, daemon=True)
+        self.patch(ThreadPool, "threadFactory", staticmethod(daemon))
         accounts.start()
         self.addCleanup(accounts.stop)
-        # Before that: a thread that hangs would keep the whole run from ending.
-        self.addCleanup(self.break_off_all)
         self.told: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -60,11 +63,6 @@ class OutageCase(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         return accounts
-
-    def break_off_all(self) -> None:
-        """Free all threads."""
-        for thread in list(self.store._sockets._in_use if self.store._sockets else ()):
-            self.store.break_off(thread)
 
     async def assert_all_fail(self, answers: list[Any]) -> float:
         """Each fails as an outage does, and each is told. Return the seconds that it took."""
@@ -192,10 +190,11 @@ class PostgreSQLTests(OutageCase):
         prepare(url)
         execute(url, "SELECT 1")
         self.relay = Relay(url.host or "127.0.0.1", url.port or 5432)
-        self.addCleanup(self.relay.close)
         relayed = url.set(host="127.0.0.1", port=self.relay.port)
         relayed = relayed.update_query_dict({"sslmode": "disable"})
         self.accounts = self.open(relayed, timeout=0.5)
+        # First of all, which frees every thread: the accounts' end waits for them.
+        self.addCleanup(self.relay.close)
 
     async def test_refused(self) -> None:
         """While it can't be reached 50 logins fail at once, told once; it heals by itself."""
@@ -246,7 +245,7 @@ class PostgreSQLTests(OutageCase):
         self.relay.only_lets_in = True
         seconds = await self.assert_all_fail([self.accounts.log_in(ALICE) for _ in range(50)])
         self.assertLess(seconds, 3)
-        await self.accounts.stop()
+        await self.accounts.stop().addTimeout(10, reactor)
         self.relay.only_lets_in = False
         self.accounts.start()
         await self.accounts.register(ALICE)

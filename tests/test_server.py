@@ -545,8 +545,11 @@ class ProxyTests(ServerCase):
 
     @in_thread
     def test_no_header(self: Any) -> None:
-        """Who comes past the proxy is closed."""
+        """Who comes past the proxy is cut off, and so is one with a header that can't be."""
         self.assertRaises((ConnectionError, ssl.SSLError), self.connect)
+        for where in (b"192.0.2.1 192.0.2.9 x 5555", b"nowhere 192.0.2.9 50000 5555"):
+            header = b"PROXY TCP4 %s\r\n" % where
+            self.assertRaises((ConnectionError, ssl.SSLError), self.connect_from, header)
 
     @in_thread
     def test_silent(self: Any) -> None:

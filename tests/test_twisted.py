@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.task import Clock
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,6 +41,13 @@ class PrivateNameTests(SynchronousTestCase):
             ("_writeDisconnected", False),
         ):
             self.assertEqual(getattr(connection, name), value)
+
+    def test_haproxy(self) -> None:
+        """The reader of a proxy's header makes its parser, and keeps what that has read."""
+        nobody: Any = None
+        reader = HAProxyProtocolWrapper(nobody, nobody)
+        for name in ("_parser", "_proxyInfo"):
+            self.assertIsNone(vars(reader)[name])
 
     def test_automat(self) -> None:
         """Each transition of the conversation is looked up once, whoever makes it."""
