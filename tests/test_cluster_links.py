@@ -1,0 +1,77 @@
+"""Several machines in memory: what is late, who is gone, and what would be left of either."""
+
+from __future__ import annotations
+
+from chatserver import users
+from chatserver.packets import Command
+from tests.memory_cluster import MemoryBus
+from tests.test_cluster import EXIT, ClusterCase, accepted, invited
+
+
+class LinkCase(ClusterCase):
+    """A test of two machines between which the test carries each message."""
+
+    def setUp(self) -> None:
+        self.start()
+        self.here, self.there = (machine.bus for machine in self.cluster.machines)
+        self.nats = self.cluster.nats
+
+    def hold(self) -> None:
+        """Carry nothing more by itself."""
+        self.nats.room = 0
+
+    def carry(self, sender: MemoryBus, count: int | None = None) -> None:
+        """Carry `count` messages of one machine, or all that are under way, and no others."""
+        self.nats.room = count
+        sender.is_hung = True  # Its answers wait.
+        self.cluster.run()
+        sender.is_hung = False
+        self.hold()
+
+    def carry_all(self) -> None:
+        """Carry all from now on."""
+        self.nats.room = None
+        self.cluster.run()
+
+
+class GoneTests(LinkCase):
+    """Users who leave while another machine is still to answer."""
+
+    def test_offer_delivered(self) -> None:
+        """The invitation of somebody who has left meanwhile waits no more: others may invite."""
+        self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
+        alice, carol = self.log_in(0, "alice", "carol")
+        (bob,) = self.log_in(1, "bob")
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        for sender in (self.here, self.there, self.here):  # who has bob? I have; alice invites him
+            self.carry(sender)
+        self.assertEqual(bob.take(), [invited("alice")])
+        alice.leave()
+        self.carry_all()
+        self.invite(carol, bob)
+        self.end()
+
+    def test_found(self) -> None:
+        """Nobody is invited by somebody who has left while it was asked where they are."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        alice.leave()
+        self.carry_all()
+        self.assertEqual(bob.take(), [])
+        self.end()
+
+    def test_accept_granted(self) -> None:
+        """The inviter hears EXIT when who accepts has left before they could be told."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        self.hold()
+        bob.send(Command.CHAT_ACCEPT)
+        self.carry(self.there)
+        self.assertEqual(alice.take(), [accepted("bob")])
+        bob.leave()
+        self.carry_all()
+        self.assertEqual(alice.take(), [EXIT])
+        self.end()
