@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from chatserver import users
-from chatserver.packets import Command
+from chatserver.limits import CLUSTER_ANSWER_TIMEOUT
+from chatserver.packets import Command, Packet
 from tests.memory_cluster import MemoryBus
-from tests.test_cluster import EXIT, ClusterCase, accepted, invited
+from tests.test_cluster import EXIT, OK, REPLACED, ClusterCase, accepted, invited
 
 
 class LinkCase(ClusterCase):
@@ -74,4 +77,34 @@ class GoneTests(LinkCase):
         bob.leave()
         self.carry_all()
         self.assertEqual(alice.take(), [EXIT])
+        self.end()
+
+
+class LoginTests(LinkCase):
+    """Two logins of one account, on two machines."""
+
+    def test_unheard(self) -> None:
+        """When the later one's announcement is lost the older one is REPLACED 2 s later."""
+        (older,) = self.log_in(0, "alice")
+        with patch.object(self.nats, "publish"):
+            (newer,) = self.log_in(1, "alice")
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT - 0.25)
+        self.assertEqual(older.take(), [])
+        self.cluster.advance(0.25)
+        self.assertEqual((older.take(), newer.take()), ([REPLACED], []))
+        self.end()
+
+    def test_heard_while_coming(self) -> None:
+        """An older login that tells of itself is REPLACED only when the newer one is there."""
+        (older,) = self.log_in(0, "alice")
+        self.there.is_slow = True
+        newer = self.cluster.connect_to(1)
+        newer.send(Packet(Command.LOGIN, b"alice:password"))
+        self.here.come_back()
+        self.cluster.run()
+        self.assertEqual((older.take(), newer.take()), ([], []))
+        self.there.settle_all()
+        self.cluster.run()
+        self.assertEqual((older.take(), newer.take()), ([REPLACED], [OK]))
+        newer.close()
         self.end()
