@@ -5,10 +5,16 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from chatserver import users
-from chatserver.limits import CLUSTER_ANSWER_TIMEOUT
+from chatserver.limits import (
+    CLUSTER_ANSWER_TIMEOUT,
+    CLUSTER_BEAT_INTERVAL,
+    CLUSTER_CREDIT,
+    READ_AHEAD,
+)
 from chatserver.packets import Command, Packet
+from tests.cluster_checks import Person
 from tests.memory_cluster import MemoryBus
-from tests.test_cluster import EXIT, OK, REPLACED, ClusterCase, accepted, invited
+from tests.test_cluster import EXIT, LOST, OK, REPLACED, SENT, ClusterCase, accepted, invited
 
 
 class LinkCase(ClusterCase):
@@ -107,4 +113,62 @@ class LoginTests(LinkCase):
         self.cluster.run()
         self.assertEqual((older.take(), newer.take()), ([REPLACED], [OK]))
         newer.close()
+        self.end()
+
+
+class BrokenTests(LinkCase):
+    """A message gets lost, and others are still on their way."""
+
+    def test_late_beat(self) -> None:
+        """A sign of life from before ends nothing that was begun since."""
+        self.has_lost = True
+        alice, carol = self.log_in(0, "alice", "carol")
+        bob, dave = self.log_in(1, "bob", "dave")
+        self.chat(alice, bob)
+        self.hold()
+        bob.send(Command.MESSAGE, b"one")
+        self.nats.lose(self.there, self.here)
+        carol.send(Command.CHAT_REQUEST, b"dave")
+        bob.send(Command.MESSAGE, b"two")
+        self.carry(self.here)  # Who has dave?
+        self.cluster.clock.advance(CLUSTER_BEAT_INTERVAL)
+        self.carry(self.there)
+        self.assertEqual(alice.take(), [EXIT])
+        self.carry_all()
+        self.assertEqual(bob.take(), [LOST, LOST, EXIT])
+        self.assertEqual((carol.take(), dave.take()), ([SENT], [invited("carol")]))
+        self.end()
+
+
+class CreditTests(LinkCase):
+    """How much may be on its way to another machine."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alice, self.carol, self.dave = self.log_in(0, "alice", "carol", "dave")
+        (self.bob,) = self.log_in(1, "bob")
+
+    def say(self, sender: Person, count: int, size: int = 20_000) -> None:
+        """Let `sender` say so much, one message after the other."""
+        for number in range(count):
+            said = b"%s %d %d " % (sender.name.encode(), len(sender.sent), number)
+            sender.send(Command.MESSAGE, said + bytes(size))
+
+    def under_way(self) -> int:
+        """Return how many bytes are on their way to the second machine."""
+        return sum(len(heard.data) for _, heard in self.nats.ways[self.here, self.there])
+
+    def test_each_answer(self) -> None:
+        """A small message that is answered makes no room for a big one."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.say(self.alice, 50, 1)
+        self.say(self.alice, 10)
+        self.carry(self.here, 50)
+        for _ in range(50):
+            self.carry(self.there, 1)
+            self.say(self.alice, 1)
+            self.assertLess(self.under_way(), CLUSTER_CREDIT + READ_AHEAD)
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 110)
         self.end()
