@@ -12,7 +12,7 @@ from chatserver.limits import (
     READ_AHEAD,
 )
 from chatserver.packets import Command, Packet
-from tests.cluster_checks import Person
+from tests.cluster_checks import Person, error
 from tests.memory_cluster import MemoryBus
 from tests.test_cluster import EXIT, LOST, OK, REPLACED, SENT, ClusterCase, accepted, invited
 
@@ -132,11 +132,46 @@ class BrokenTests(LinkCase):
         bob.send(Command.MESSAGE, b"two")
         self.carry(self.here)  # Who has dave?
         self.cluster.clock.advance(CLUSTER_BEAT_INTERVAL)
-        self.carry(self.there)
+        self.carry(self.there)  # The gap, where dave is, and the sign of life.
         self.assertEqual(alice.take(), [EXIT])
         self.carry_all()
         self.assertEqual(bob.take(), [LOST, LOST, EXIT])
         self.assertEqual((carol.take(), dave.take()), ([SENT], [invited("carol")]))
+        self.end()
+
+    def test_told_again(self) -> None:
+        """When it gets lost that one machine has begun anew, the other hears so with the next
+        sign of life that it gives.
+        """
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.chat(alice, bob)
+        self.hold()
+        bob.send(Command.MESSAGE, b"one")
+        self.nats.lose(self.there, self.here)
+        bob.send(Command.MESSAGE, b"two")
+        self.carry(self.there)
+        self.assertEqual(alice.take(), [EXIT])
+        self.nats.lose(self.here, self.there)
+        self.nats.room = None
+        self.cluster.advance(CLUSTER_BEAT_INTERVAL)
+        self.assertEqual(bob.take(), [LOST, LOST, EXIT])
+        self.end()
+
+    def test_told_once(self) -> None:
+        """It is not told for each message that is still of before."""
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.chat(alice, bob)
+        self.hold()
+        for number in range(50):
+            bob.send(Command.MESSAGE, b"%d" % number)
+        self.nats.lose(self.there, self.here)
+        before = self.nats.count
+        self.carry(self.there)
+        self.assertEqual(self.nats.count, before + 1)
+        self.carry_all()
+        self.assertEqual(bob.take(), [LOST] * 50 + [EXIT])
         self.end()
 
 
@@ -171,4 +206,88 @@ class CreditTests(LinkCase):
             self.assertLess(self.under_way(), CLUSTER_CREDIT + READ_AHEAD)
         self.carry_all()
         self.assertEqual(self.alice.take(), [OK] * 110)
+        self.end()
+
+    def test_in_a_row(self) -> None:
+        """Of messages that are said in a row each counts."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        for number in range(40):
+            texts = [b"%d " % number, b"%d " % number + bytes(10_000)]
+            self.alice.client.send(*[Packet(Command.MESSAGE, text) for text in texts])
+        self.assertLess(self.under_way(), CLUSTER_CREDIT + READ_AHEAD)
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 80)
+
+    def test_half(self) -> None:
+        """A sender goes on as soon as half of what may be on its way is answered."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.say(self.alice, 12)
+        self.carry(self.here)
+        self.carry(self.there, 3)
+        self.assertEqual(self.under_way(), 0)
+        self.carry(self.there, 1)
+        self.assertGreater(self.under_way(), 0)
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 12)
+        self.end()
+
+    def fill(self) -> None:
+        """Let alice say all she may, and more, and bob not read it, of which alice's hears."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.bob.client.stop_reading()
+        self.say(self.alice, 12)
+        self.carry(self.here, 3)
+        self.carry(self.there)
+
+    def test_answered_but_not_read(self) -> None:
+        """Who may say more waits all the same while their partner does not read."""
+        self.fill()
+        self.carry(self.here)
+        self.carry(self.there)
+        self.assertEqual(self.under_way(), 0)
+        self.bob.client.start_reading()
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 12)
+        self.end()
+
+    def test_read_but_not_answered(self) -> None:
+        """Whose partner reads again waits all the same while too much is not answered."""
+        self.fill()
+        before = self.under_way()
+        self.bob.client.start_reading()
+        self.carry(self.there)
+        self.assertEqual(self.under_way(), before)
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 12)
+        self.end()
+
+    def test_next_chat(self) -> None:
+        """That somebody did not read in one chat is not held against them in the next, with
+        another user of the same machine, who had asked for it before the first one was over.
+        """
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.bob.client.stop_reading()
+        self.say(self.alice, 3)
+        self.carry(self.here)
+        self.carry(self.there)
+        self.carol.send(Command.CHAT_REQUEST, b"bob")
+        self.dave.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        self.carry(self.there, 1)
+        self.alice.leave()
+        self.bob.client.start_reading()
+        self.carry(self.there)
+        self.carry(self.here)
+        self.carry_all()
+        self.assertEqual((self.carol.take(), self.dave.take()), ([error("BUSY")], [SENT]))
+        self.bob.send(Command.CHAT_ACCEPT)
+        self.bob.client.stop_reading()
+        self.say(self.dave, 12)
+        self.assertFalse(self.dave.client.transport.is_reading)
+        self.bob.client.start_reading()
+        self.assertEqual(self.dave.take(), [accepted("bob"), *[OK] * 12])
         self.end()
