@@ -9,12 +9,15 @@ from chatserver.limits import (
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_BEAT_INTERVAL,
     CLUSTER_CREDIT,
+    CLUSTER_FORGET,
     READ_AHEAD,
 )
 from chatserver.packets import Command, Packet
 from tests.cluster_checks import Person, error
 from tests.memory_cluster import MemoryBus
 from tests.test_cluster import EXIT, LOST, OK, REPLACED, SENT, ClusterCase, accepted, invited
+
+UNKNOWN = Packet(0x7F)
 
 
 class LinkCase(ClusterCase):
@@ -175,6 +178,40 @@ class BrokenTests(LinkCase):
         self.end()
 
 
+class SilentTests(LinkCase):
+    """A machine that is not heard for a day."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        (self.alice,), (self.bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.chat(self.alice, self.bob)
+
+    def pass_day(self) -> None:
+        """Let so much time pass that the machines forget each other."""
+        for seconds in (CLUSTER_FORGET, CLUSTER_BEAT_INTERVAL):
+            self.cluster.clock.advance(seconds)
+            self.cluster.run()
+
+    def test_idle(self) -> None:
+        """When nothing is under way with it, it costs no time any more."""
+        for person in self.people:
+            person.leave()
+        self.pass_day()
+        self.assertEqual(self.cluster.clock.getDelayedCalls(), [])
+        self.end()
+
+    def test_in_chat(self) -> None:
+        """Whoever was in a chat with somebody there has heard that it is over."""
+        self.has_lost = True
+        self.cluster.stop(1)
+        self.pass_day()
+        self.assertEqual(self.alice.take(), [EXIT])
+        self.cluster.go_on(1)
+        self.assertEqual(self.bob.take(), [EXIT])
+        self.chat(self.alice, self.bob)
+        self.end()
+
+
 class CreditTests(LinkCase):
     """How much may be on its way to another machine."""
 
@@ -264,6 +301,43 @@ class CreditTests(LinkCase):
         self.assertEqual(self.alice.take(), [OK] * 12)
         self.end()
 
+    def fill_up(self, person: Person, left: int) -> None:
+        """Let so much wait for `person`, who does not read, that only some bytes are left."""
+        person.client.stop_reading()
+        transport = person.client.transport
+        before = transport.bytes_written
+        while transport.bytes_written - before <= READ_AHEAD - left:
+            person.client.send(*[UNKNOWN] * 20)
+
+    def assertHeld(self, person: Person) -> None:
+        """Assert that `person` can't say without end to somebody who does not read."""
+        self.say(person, 3)
+        self.assertFalse(person.client.transport.is_reading)
+
+    def test_inviter_does_not_read(self) -> None:
+        """A chat that begins with an inviter who does not read holds the other soon."""
+        self.invite(self.alice, self.bob)
+        self.fill_up(self.alice, 0)
+        self.bob.send(Command.CHAT_ACCEPT)
+        self.assertHeld(self.bob)
+        self.alice.client.start_reading()
+        self.assertEqual(self.bob.take(), [accepted("alice"), *[OK] * 3])
+
+    def test_accepting_does_not_read(self) -> None:
+        """So does one with somebody who has begun not to read while they accepted."""
+        self.invite(self.alice, self.bob)
+        others = self.log_in(1, "x" * 250, "y" * 250)
+        self.fill_up(self.bob, 400)
+        self.hold()
+        self.bob.send(Command.CHAT_ACCEPT)
+        for other in others:
+            other.send(Command.CHAT_REQUEST, b"bob")
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [accepted("bob")])
+        self.assertHeld(self.alice)
+        self.bob.client.start_reading()
+        self.assertEqual(self.alice.take(), [OK] * 3)
+
     def test_next_chat(self) -> None:
         """That somebody did not read in one chat is not held against them in the next, with
         another user of the same machine, who had asked for it before the first one was over.
@@ -286,8 +360,8 @@ class CreditTests(LinkCase):
         self.assertEqual((self.carol.take(), self.dave.take()), ([error("BUSY")], [SENT]))
         self.bob.send(Command.CHAT_ACCEPT)
         self.bob.client.stop_reading()
-        self.say(self.dave, 12)
-        self.assertFalse(self.dave.client.transport.is_reading)
+        self.say(self.dave, 2)
+        self.assertHeld(self.dave)
         self.bob.client.start_reading()
-        self.assertEqual(self.dave.take(), [accepted("bob"), *[OK] * 12])
+        self.assertEqual(self.dave.take(), [accepted("bob"), *[OK] * 5])
         self.end()
