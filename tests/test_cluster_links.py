@@ -13,9 +13,21 @@ from chatserver.limits import (
     READ_AHEAD,
 )
 from chatserver.packets import Command, Packet
-from tests.cluster_checks import Person, error
+from tests.cluster_checks import Person, error, find_timers
 from tests.memory_cluster import MemoryBus
-from tests.test_cluster import EXIT, LOST, OK, REPLACED, SENT, ClusterCase, accepted, invited
+from tests.test_cluster import (
+    BYE,
+    EXIT,
+    FAILED,
+    GONE,
+    LOST,
+    OK,
+    REPLACED,
+    SENT,
+    ClusterCase,
+    accepted,
+    invited,
+)
 
 UNKNOWN = Packet(0x7F)
 
@@ -87,6 +99,69 @@ class GoneTests(LinkCase):
         self.carry_all()
         self.assertEqual(alice.take(), [EXIT])
         self.end()
+
+    def test_offer_late(self) -> None:
+        """An invitation that comes only when its inviter has heard FAILED takes no place."""
+        self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
+        alice, carol = self.log_in(0, "alice", "carol")
+        (bob,) = self.log_in(1, "bob")
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        self.carry(self.there)
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.assertEqual(alice.take(), [FAILED])
+        self.carry_all()
+        self.assertEqual(bob.take(), [invited("alice")])
+        self.invite(carol, bob)
+        self.end()
+
+    def test_late_yes(self) -> None:
+        """An accept that is granted late does not end the chat that was begun meanwhile."""
+        self.start(machines=3)
+        self.nats = self.cluster.nats
+        alice, carol = self.log_in(0, "alice", "carol")
+        (bob,), (dave,) = self.log_in(1, "bob"), self.log_in(2, "dave")
+        self.invite(alice, bob)
+        third = self.cluster.machines[2].bus
+        third.is_hung = True
+        alice.send(Command.CHAT_REQUEST, b"dave")
+        bob.send(Command.CHAT_ACCEPT)
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT - 0.5)
+        third.is_hung = False
+        self.nats.room = 2  # Who has dave? I have. He is not invited yet.
+        self.cluster.run()
+        third.is_hung = True
+        self.carry_all()
+        self.cluster.advance(0.5)
+        self.assertEqual((alice.take(), bob.take(), dave.take()), ([], [FAILED], []))
+        self.chat(carol, bob)
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.assertEqual(alice.take(), [FAILED, accepted("bob"), EXIT])
+        self.assertTalk(carol, bob)
+        third.is_hung = False
+        self.end()
+
+    def test_shut_down(self) -> None:
+        """Who is not answered before the machine goes down leaves nothing."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        self.carry(self.there)
+        alice.leave()
+        bob.leave()
+        self.assertEqual(find_timers(self.cluster), [])
+
+    def test_machine_gone(self) -> None:
+        """Those whom users of a machine that has gone down had invited hear so at once."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        self.cluster.machines[0].factory.shut_down()
+        self.cluster.run()
+        self.here.go()
+        bob.send(Command.CHAT_ACCEPT)
+        self.assertEqual(bob.take(), [LOST])
 
 
 class LoginTests(LinkCase):
@@ -177,6 +252,55 @@ class BrokenTests(LinkCase):
         self.assertEqual(bob.take(), [LOST] * 50 + [EXIT])
         self.end()
 
+    def test_waiting_accept(self) -> None:
+        """An accept that waits while the inviter asks somebody on the same machine opens no chat
+        when the way there breaks.
+        """
+        self.has_lost = True
+        (alice,) = self.log_in(0, "alice")
+        bob, dave = self.log_in(1, "bob", "dave")
+        self.invite(dave, alice)
+        self.invite(alice, bob)
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"dave")
+        self.carry(self.here)
+        self.carry(self.there)
+        bob.send(Command.CHAT_ACCEPT)
+        self.carry(self.there)
+        dave.send(Command.CHAT_DECLINE, b"alice")
+        self.nats.lose(self.there, self.here)
+        self.cluster.clock.advance(CLUSTER_BEAT_INTERVAL)
+        self.carry(self.there)
+        self.assertEqual(alice.take(), [GONE, FAILED])
+        self.carry_all()
+        self.assertIn(bob.take(), ([FAILED], [LOST]))
+        self.end()
+
+    def test_place(self) -> None:
+        """An invitation that ended so takes no place at the invited one."""
+        self.has_lost = True
+        self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
+        (alice,), (bob, carol) = self.log_in(0, "alice"), self.log_in(1, "bob", "carol")
+        self.invite(alice, bob)
+        self.here.go()
+        self.cluster.advance(5)
+        self.invite(carol, bob)
+        self.here.come_back()
+        self.end()
+
+    def test_left_meanwhile(self) -> None:
+        """When a machine has its bus back others hear at once that a chat was left meanwhile."""
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.chat(alice, bob)
+        self.here.go()
+        alice.send(Command.EXIT_CHAT)
+        self.here.come_back()
+        self.cluster.run()
+        self.assertEqual((alice.take(), bob.take()), ([BYE], [EXIT]))
+        self.chat(alice, bob)
+        self.end()
+
 
 class SilentTests(LinkCase):
     """A machine that is not heard for a day."""
@@ -185,6 +309,45 @@ class SilentTests(LinkCase):
         super().setUp()
         (self.alice,), (self.bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.chat(self.alice, self.bob)
+
+    def leave_chat(self) -> None:
+        """Let nothing be under way any more."""
+        self.alice.send(Command.EXIT_CHAT)
+        self.assertEqual((self.alice.take(), self.bob.take()), ([BYE], [EXIT]))
+
+    def test_says_nothing(self) -> None:
+        """With nothing under way machines say nothing to each other."""
+        self.leave_chat()
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)  # They tell of their logins once more.
+        before = self.nats.count
+        self.cluster.advance(10)
+        self.assertEqual(self.nats.count, before)
+        self.end()
+
+    def test_idle_before(self) -> None:
+        """Who was not heard because nothing was under way counts as silent only from then on."""
+        self.leave_chat()
+        self.cluster.advance(10)
+        self.hold()
+        self.alice.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        self.carry(self.there)
+        self.cluster.advance(CLUSTER_BEAT_INTERVAL)
+        self.carry_all()
+        self.assertEqual((self.alice.take(), self.bob.take()), ([SENT], [invited("alice")]))
+        self.end()
+
+    def test_talked_to(self) -> None:
+        """That much is said to it makes nobody take it for heard."""
+        self.has_lost = True
+        self.cluster.stop(1)
+        for number in range(8):
+            self.alice.send(Command.MESSAGE, b"%d" % number)
+            self.cluster.advance(0.5)
+        self.cluster.advance(1)
+        self.assertEqual(self.alice.take(), [LOST] * 8 + [EXIT])
+        self.cluster.go_on(1)
+        self.end()
 
     def pass_day(self) -> None:
         """Let so much time pass that the machines forget each other."""
