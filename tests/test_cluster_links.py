@@ -5,6 +5,20 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from chatserver import users
+from chatserver.cluster.bus import Heard
+from chatserver.cluster.messages import (
+    VERSION,
+    Answer,
+    Body,
+    End,
+    Located,
+    Lookup,
+    Offer,
+    Say,
+    decode_announcement,
+    encode,
+    encode_frame,
+)
 from chatserver.limits import (
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_BEAT_INTERVAL,
@@ -12,7 +26,7 @@ from chatserver.limits import (
     CLUSTER_FORGET,
     READ_AHEAD,
 )
-from chatserver.packets import Command, Packet
+from chatserver.packets import MAX_BODY, Command, Packet
 from tests.cluster_checks import Person, error, find_timers
 from tests.memory_cluster import MemoryBus
 from tests.test_cluster import (
@@ -527,4 +541,92 @@ class CreditTests(LinkCase):
         self.assertHeld(self.dave)
         self.bob.client.start_reading()
         self.assertEqual(self.dave.take(), [accepted("bob"), *[OK] * 5])
+        self.end()
+
+
+class LyingTests(LinkCase):
+    """What a machine says that can't be, about something that is under way with it."""
+
+    MACHINE = "0123456789ab"
+    MALLORY = 99
+
+    def setUp(self) -> None:
+        super().setUp()
+        (self.dave,) = self.log_in(0, "dave")
+        self.to_dave = self.cluster.logins
+        self.stranger = MemoryBus(self.nats)
+        self.stranger.subscribe("user.*", self.locate)
+        self.count = 0
+        self.offer = Offer(self.to_dave, self.MALLORY, b"mallory", 7, 8)
+
+    def locate(self, heard: Heard) -> None:
+        """Say that mallory is there, whoever is asked for."""
+        message = decode_announcement(heard.data)
+        if isinstance(message, Lookup):
+            located = encode(Located(VERSION, self.MACHINE, self.MALLORY))
+            self.stranger.publish(f"lookup.{message.machine}.{message.request}", located)
+
+    def say(self, *bodies: Body) -> None:
+        """Say something to dave's machine."""
+        for body in bodies:
+            self.count += 1
+            frame = encode_frame(self.MACHINE, 0, self.count, body)
+            self.stranger.publish(f"machine.{self.cluster.machines[0].online.machine}", frame)
+        self.cluster.run()
+
+    def begin_chat(self) -> None:
+        """Let dave be in a chat with mallory."""
+        self.say(self.offer)
+        self.dave.send(Command.CHAT_ACCEPT)
+        self.say(Answer(1, None))
+        self.assertEqual(self.dave.take(), [invited("mallory"), accepted("mallory")])
+
+    def test_answer(self) -> None:
+        """What is no answer to an accept makes it fail."""
+        for code in (b"DENY", b"?"):
+            self.setUp()
+            self.say(self.offer)
+            self.dave.send(Command.CHAT_ACCEPT)
+            self.say(Answer(1, code))
+            self.assertEqual(self.dave.take(), [invited("mallory"), FAILED])
+            self.end()
+
+    def test_unasked(self) -> None:
+        """An answer to nothing is left out."""
+        self.begin_chat()
+        self.say(Answer(1, None), Say(self.to_dave, self.MALLORY, 9, [b"hi"]))
+        self.assertEqual(self.dave.take(), [Packet(Command.MESSAGE, b"mallory: hi")])
+        self.dave.leave()
+
+    def test_reason(self) -> None:
+        """An invitation that ends for what is no reason has ended like one whose way broke."""
+        for code in (b"LOST", b"?"):
+            self.setUp()
+            self.dave.send(Command.CHAT_REQUEST, b"mallory")
+            self.say(Answer(2, None), End(1, code))
+            self.assertEqual(self.dave.take(), [SENT, GONE])
+            self.end()
+
+    def test_same_invitation(self) -> None:
+        """Two invitations can't have one number: neither waits any more."""
+        self.say(self.offer, self.offer)
+        self.dave.send(Command.CHAT_ACCEPT)
+        self.assertEqual(self.dave.take(), [invited("mallory"), LOST])
+        self.end()
+
+    def test_somebody_else(self) -> None:
+        """What somebody says who is not the chat partner is not heard."""
+        self.begin_chat()
+        self.say(Say(self.to_dave, self.MALLORY + 1, 9, [b"I am mallory"]))
+        self.assertEqual(self.dave.take(), [])
+        self.dave.leave()
+
+    def test_longest(self) -> None:
+        """A message just fits into a packet, or ends the chat."""
+        self.begin_chat()
+        longest = bytes(MAX_BODY - len(b"mallory: "))
+        self.say(Say(self.to_dave, self.MALLORY, 9, [longest]))
+        self.assertEqual(self.dave.take(), [Packet(Command.MESSAGE, b"mallory: " + longest)])
+        self.say(Say(self.to_dave, self.MALLORY, 9, [longest + b"."]))
+        self.assertEqual(self.dave.take(), [EXIT])
         self.end()
