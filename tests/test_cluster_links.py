@@ -338,6 +338,26 @@ class SilentTests(LinkCase):
         self.assertEqual(self.nats.count, before)
         self.end()
 
+    def test_log(self) -> None:
+        """That touch was lost is logged on both sides, with the chats that have ended so; but not
+        when nothing was under way.
+        """
+        self.has_lost = True
+        lines = self.logged()
+        self.here.go()
+        self.cluster.advance(5)
+        self.here.come_back()
+        self.cluster.run()
+        self.assertEqual((self.alice.take(), self.bob.take()), ([EXIT], [EXIT]))
+        self.here.go()
+        self.here.come_back()
+        self.cluster.run()
+        for machine in self.cluster.machines:
+            lost = f"Lost touch with machine {machine.online.machine}: it is silent; "
+            self.assertEqual([line for line in lines if lost in line], [f"{lost}chats with it: 1"])
+        self.assertEqual(len([line for line in lines if "Lost touch" in line]), 2)
+        self.end()
+
     def test_idle_before(self) -> None:
         """Who was not heard because nothing was under way counts as silent only from then on."""
         self.leave_chat()
