@@ -535,9 +535,38 @@ class CreditTests(LinkCase):
         self.bob.client.start_reading()
         self.assertEqual(self.alice.take(), [OK] * 3)
 
+    def test_after_a_break(self) -> None:
+        """Who did not read when the machines lost touch, and does not read in the next chat, holds
+        that partner too.
+        """
+        self.has_lost = True
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.bob.client.stop_reading()
+        self.say(self.alice, 3)
+        self.carry(self.here)
+        self.carry(self.there)
+        self.carol.send(Command.CHAT_REQUEST, b"bob")
+        self.carry(self.here)
+        self.carry(self.there)
+        self.nats.lose(self.here, self.there)
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.carry_all()
+        self.bob.client.start_reading()
+        self.assertEqual(self.alice.take(), [OK] * 3 + [EXIT])
+        self.assertEqual(self.carol.take(), [FAILED])
+        self.bob.take()
+        self.chat(self.carol, self.bob)
+        self.bob.client.stop_reading()
+        self.say(self.carol, 2)
+        self.assertHeld(self.carol)
+        self.bob.client.start_reading()
+        self.assertEqual(self.carol.take(), [OK] * 5)
+        self.end()
+
     def test_next_chat(self) -> None:
-        """That somebody did not read in one chat is not held against them in the next, with
-        another user of the same machine, who had asked for it before the first one was over.
+        """Who did not read in one chat, and does not read in the next, holds that partner too,
+        though it is one of the same machine who had asked before the first chat was over.
         """
         self.chat(self.alice, self.bob)
         self.hold()
