@@ -631,13 +631,15 @@ class LyingTests(LinkCase):
         self.assertEqual(self.dave.take(), [invited("mallory"), accepted("mallory")])
 
     def test_answer(self) -> None:
-        """What is no answer to an accept makes it fail."""
+        """What is no answer to an accept makes it fail, and is logged."""
         for code in (b"DENY", b"?"):
             self.setUp()
+            lines = self.logged()
             self.say(self.offer)
             self.dave.send(Command.CHAT_ACCEPT)
             self.say(Answer(1, code))
             self.assertEqual(self.dave.take(), [invited("mallory"), FAILED])
+            self.assertTrue(any(line.startswith("Unreadable: ") for line in lines))
             self.end()
 
     def test_unasked(self) -> None:
