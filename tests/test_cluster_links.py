@@ -8,6 +8,7 @@ from chatserver import users
 from chatserver.cluster.bus import Heard
 from chatserver.cluster.messages import (
     VERSION,
+    Accept,
     Answer,
     Body,
     End,
@@ -71,6 +72,13 @@ class LinkCase(ClusterCase):
         self.nats.room = None
         self.cluster.run()
 
+    def begin_inviting(self, inviter: Person, name: str) -> None:
+        """Let `inviter`, who is here, invite who is there: it is on its way, and nothing else."""
+        self.hold()
+        inviter.send(Command.CHAT_REQUEST, name.encode())
+        self.carry(self.here)  # Who has that user?
+        self.carry(self.there)  # I have.
+
 
 class GoneTests(LinkCase):
     """Users who leave while another machine is still to answer."""
@@ -80,10 +88,8 @@ class GoneTests(LinkCase):
         self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
         alice, carol = self.log_in(0, "alice", "carol")
         (bob,) = self.log_in(1, "bob")
-        self.hold()
-        alice.send(Command.CHAT_REQUEST, b"bob")
-        for sender in (self.here, self.there, self.here):  # who has bob? I have; alice invites him
-            self.carry(sender)
+        self.begin_inviting(alice, "bob")
+        self.carry(self.here)
         self.assertEqual(bob.take(), [invited("alice")])
         alice.leave()
         self.carry_all()
@@ -119,10 +125,7 @@ class GoneTests(LinkCase):
         self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
         alice, carol = self.log_in(0, "alice", "carol")
         (bob,) = self.log_in(1, "bob")
-        self.hold()
-        alice.send(Command.CHAT_REQUEST, b"bob")
-        self.carry(self.here)
-        self.carry(self.there)
+        self.begin_inviting(alice, "bob")
         self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
         self.assertEqual(alice.take(), [FAILED])
         self.carry_all()
@@ -159,10 +162,7 @@ class GoneTests(LinkCase):
     def test_shut_down(self) -> None:
         """Who is not answered before the machine goes down leaves nothing."""
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
-        self.hold()
-        alice.send(Command.CHAT_REQUEST, b"bob")
-        self.carry(self.here)
-        self.carry(self.there)
+        self.begin_inviting(alice, "bob")
         alice.leave()
         bob.leave()
         self.assertEqual(find_timers(self.cluster), [])
@@ -275,10 +275,7 @@ class BrokenTests(LinkCase):
         bob, dave = self.log_in(1, "bob", "dave")
         self.invite(dave, alice)
         self.invite(alice, bob)
-        self.hold()
-        alice.send(Command.CHAT_REQUEST, b"dave")
-        self.carry(self.here)
-        self.carry(self.there)
+        self.begin_inviting(alice, "dave")
         bob.send(Command.CHAT_ACCEPT)
         self.carry(self.there)
         dave.send(Command.CHAT_DECLINE, b"alice")
@@ -317,7 +314,7 @@ class BrokenTests(LinkCase):
 
 
 class SilentTests(LinkCase):
-    """A machine that is not heard for a day."""
+    """Machines that do not hear of each other, for a moment or for a day."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -362,10 +359,7 @@ class SilentTests(LinkCase):
         """Who was not heard because nothing was under way counts as silent only from then on."""
         self.leave_chat()
         self.cluster.advance(10)
-        self.hold()
-        self.alice.send(Command.CHAT_REQUEST, b"bob")
-        self.carry(self.here)
-        self.carry(self.there)
+        self.begin_inviting(self.alice, "bob")
         self.cluster.advance(CLUSTER_BEAT_INTERVAL)
         self.carry_all()
         self.assertEqual((self.alice.take(), self.bob.take()), ([SENT], [invited("alice")]))
@@ -468,7 +462,7 @@ class CreditTests(LinkCase):
         self.end()
 
     def fill(self) -> None:
-        """Let alice say all she may, and more, and bob not read it, of which alice's hears."""
+        """Let alice say all she may, and more, of which bob reads nothing, which is known."""
         self.chat(self.alice, self.bob)
         self.hold()
         self.bob.client.stop_reading()
@@ -546,9 +540,7 @@ class CreditTests(LinkCase):
         self.say(self.alice, 3)
         self.carry(self.here)
         self.carry(self.there)
-        self.carol.send(Command.CHAT_REQUEST, b"bob")
-        self.carry(self.here)
-        self.carry(self.there)
+        self.begin_inviting(self.carol, "bob")
         self.nats.lose(self.here, self.there)
         self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
         self.carry_all()
@@ -576,12 +568,11 @@ class CreditTests(LinkCase):
         self.carry(self.there)
         self.carol.send(Command.CHAT_REQUEST, b"bob")
         self.dave.send(Command.CHAT_REQUEST, b"bob")
-        self.carry(self.here)
-        self.carry(self.there, 1)
+        self.carry(self.here)  # Who has bob, asked twice.
+        self.carry(self.there, 1)  # The first answer: carol invites him.
         self.alice.leave()
         self.bob.client.start_reading()
-        self.carry(self.there)
-        self.carry(self.here)
+        self.carry(self.there)  # The second one: dave does.
         self.carry_all()
         self.assertEqual((self.carol.take(), self.dave.take()), ([error("BUSY")], [SENT]))
         self.bob.send(Command.CHAT_ACCEPT)
@@ -670,6 +661,13 @@ class LyingTests(LinkCase):
         self.begin_chat()
         self.say(Say(self.to_dave, self.MALLORY + 1, 9, [b"I am mallory"]))
         self.assertEqual(self.dave.take(), [])
+        self.dave.leave()
+
+    def test_name(self) -> None:
+        """A name that no account has can be somebody's there, and disturbs nothing."""
+        self.dave.send(Command.CHAT_REQUEST, b"\xff")
+        self.say(Answer(2, None), Accept(1, 9))
+        self.assertEqual(self.dave.take(), [SENT, Packet(Command.CHAT_ACCEPT, b"\xff")])
         self.dave.leave()
 
     def test_longest(self) -> None:
