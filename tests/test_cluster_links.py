@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
+
 from chatserver import users
+from chatserver.accounts import StorageFailedError
 from chatserver.cluster.bus import Heard
 from chatserver.cluster.messages import (
     VERSION,
@@ -20,6 +23,7 @@ from chatserver.cluster.messages import (
     encode,
     encode_frame,
 )
+from chatserver.credentials import MAX_LOGIN_NAME_BYTES
 from chatserver.limits import (
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_BEAT_INTERVAL,
@@ -29,16 +33,18 @@ from chatserver.limits import (
 )
 from chatserver.packets import MAX_BODY, Command, Packet
 from tests.cluster_checks import Person, error, find_timers
-from tests.memory_cluster import MemoryBus
+from tests.memory_cluster import MemoryBus, MemoryCluster
 from tests.test_cluster import (
     BYE,
     EXIT,
     FAILED,
     GONE,
     LOST,
+    NOPE,
     OK,
     REPLACED,
     SENT,
+    SHUTDOWN,
     ClusterCase,
     accepted,
     invited,
@@ -167,6 +173,15 @@ class GoneTests(LinkCase):
         bob.leave()
         self.assertEqual(find_timers(self.cluster), [])
 
+    def test_shut_down_at_once(self) -> None:
+        """Nor does who is still looked for."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.hold()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        alice.leave()
+        bob.leave()
+        self.assertEqual(find_timers(self.cluster), [])
+
     def test_machine_gone(self) -> None:
         """Those whom users of a machine that has gone down had invited hear so at once."""
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
@@ -206,6 +221,84 @@ class LoginTests(LinkCase):
         self.assertEqual((older.take(), newer.take()), ([REPLACED], [OK]))
         newer.close()
         self.end()
+
+    def test_shut_down_while_coming(self) -> None:
+        """Who was about to be there when the machine goes down is not found any more."""
+        (bob,) = self.log_in(0, "bob")
+        self.there.is_slow = True
+        alice = self.cluster.connect_to(1)
+        alice.send(Packet(Command.LOGIN, b"alice:password"))
+        self.cluster.machines[1].factory.shut_down()
+        bob.send(Command.CHAT_REQUEST, b"alice")
+        self.assertEqual(bob.take(), [NOPE])
+        alice.close()
+        self.end()
+
+    def test_impossible_names(self) -> None:
+        """No machine is asked for a name that nobody can have."""
+        (alice,) = self.log_in(0, "alice")
+        before = self.nats.count
+        for name in (b"", bytes(MAX_LOGIN_NAME_BYTES + 1)):
+            alice.send(Command.CHAT_REQUEST, name)
+            self.assertEqual(alice.take(), [NOPE])
+        self.assertEqual(self.nats.count, before)
+        self.end()
+
+
+class SlowNumbers(MemoryCluster):
+    """A cluster whose database numbers logins when the test says so."""
+
+    def __init__(self) -> None:
+        self.numbering: list[tuple[Deferred[list[int]], int]] = []
+        super().__init__()
+
+    def take_logins(self, count: int) -> Deferred[list[int]]:
+        """Number logins later."""
+        self.numbering.append((Deferred(), count))
+        return self.numbering[-1][0]
+
+    def number(self) -> None:
+        """Number those who wait longest."""
+        later, count = self.numbering.pop(0)
+        super().take_logins(count).addCallback(later.callback)
+        self.run()
+
+    def fail(self) -> None:
+        """Say that the database is away."""
+        later, _ = self.numbering.pop(0)
+        later.errback(StorageFailedError("the database is away"))
+        self.run()
+
+
+class NumberingTests(ClusterCase):
+    """Logins that wait for their number."""
+
+    def setUp(self) -> None:
+        self.cluster = SlowNumbers()
+        self.clients = [self.cluster.connect_to(0) for _ in range(2)]
+        for client, name in zip(self.clients, (b"alice", b"bob"), strict=True):
+            client.send(Packet(Command.LOGIN, name + b":password"))
+
+    def test_failed(self) -> None:
+        """When a number can't be had the login is FAILED, and the next one is numbered."""
+        alice, bob = self.clients
+        self.cluster.fail()
+        self.cluster.number()
+        self.assertEqual((alice.take(), bob.take()), ([FAILED], [OK]))
+        alice.send(Packet(Command.LOGIN, b"alice:password"))
+        self.cluster.number()
+        self.assertEqual(alice.take(), [OK])
+
+    def test_shut_down(self) -> None:
+        """Who has no number yet when the machine goes down is not found any more."""
+        carol = self.cluster.connect_to(1)
+        carol.send(Packet(Command.LOGIN, b"carol:password"))
+        self.cluster.machines[0].factory.shut_down()
+        while self.cluster.numbering:
+            self.cluster.number()
+        self.assertEqual([each.take() for each in self.clients], [[SHUTDOWN], [SHUTDOWN]])
+        carol.send(Packet(Command.CHAT_REQUEST, b"alice"))
+        self.assertEqual(carol.take(), [OK, NOPE])
 
 
 class BrokenTests(LinkCase):
@@ -334,6 +427,15 @@ class SilentTests(LinkCase):
         self.cluster.advance(10)
         self.assertEqual(self.nats.count, before)
         self.end()
+
+    def test_leaving_logged(self) -> None:
+        """That a chat was left is logged on both sides."""
+        lines = self.logged()
+        self.leave_chat()
+        mine, theirs = (line for line in lines if line.startswith("Chat left: "))
+        here, there = (machine.online.machine for machine in self.cluster.machines)
+        self.assertTrue(mine.endswith(f" left 'bob' (machine {there})"), mine)
+        self.assertTrue(theirs.startswith(f"Chat left: 'alice' (machine {here}) left "), theirs)
 
     def test_log(self) -> None:
         """That touch was lost is logged on both sides, with the chats that have ended so; but not
