@@ -165,6 +165,28 @@ class GoneTests(LinkCase):
         third.is_hung = False
         self.end()
 
+    def test_used_up(self) -> None:
+        """An invitation that was accepted in vain ends when the own accept is LOST; one that is
+        sent later does not.
+        """
+        (alice,) = self.log_in(0, "alice")
+        bob, carol = self.log_in(1, "bob", "carol")
+        for is_accepted in (True, False):
+            self.invite(alice, bob)
+            self.invite(carol, alice)
+            self.hold()
+            if is_accepted:
+                bob.send(Command.CHAT_ACCEPT)
+            carol.send(Command.CHAT_DECLINE, b"alice")
+            alice.send(Command.CHAT_ACCEPT)
+            self.carry_all()
+            self.assertEqual(carol.take(), [OK])
+            self.assertEqual(alice.take(), [LOST, GONE] if is_accepted else [LOST])
+            self.assertEqual(bob.take(), [LOST] if is_accepted else [])
+        bob.send(Command.CHAT_ACCEPT)
+        self.assertEqual((alice.take(), bob.take()), ([accepted("bob")], [accepted("alice")]))
+        self.end()
+
     def test_shut_down(self) -> None:
         """Who is not answered before the machine goes down leaves nothing."""
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
