@@ -187,6 +187,23 @@ class GoneTests(LinkCase):
         self.assertEqual((alice.take(), bob.take()), ([accepted("bob")], [accepted("alice")]))
         self.end()
 
+    def test_told_as_asked(self) -> None:
+        """Who has invited as clients of the reference do, and then accepts, is answered as one who
+        accepts, though the other one was faster.
+        """
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        alice.send(Command.FIND_PEER, b"bob")
+        self.assertEqual((alice.take(), bob.take()), ([], [invited("alice")]))
+        self.invite(bob, alice)
+        self.hold()
+        alice.send(Command.CHAT_ACCEPT)
+        bob.send(Command.CHAT_ACCEPT)
+        self.carry(self.there)
+        self.assertEqual(alice.take(), [accepted("bob")])
+        self.carry_all()
+        self.assertEqual(bob.take(), [accepted("alice")])
+        self.assertTalk(alice, bob)
+
     def test_shut_down(self) -> None:
         """Who is not answered before the machine goes down leaves nothing."""
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
