@@ -126,6 +126,18 @@ class GoneTests(LinkCase):
         self.assertEqual(alice.take(), [EXIT])
         self.end()
 
+    def test_accept_waiting(self) -> None:
+        """An accept that waits for what the inviter asks of another one is LOST when they leave."""
+        (alice,), (bob, dave) = self.log_in(0, "alice"), self.log_in(1, "bob", "dave")
+        self.invite(alice, bob)
+        self.begin_inviting(alice, "dave")
+        bob.send(Command.CHAT_ACCEPT)
+        self.carry(self.there)
+        alice.leave()
+        self.carry_all()
+        self.assertEqual((bob.take(), dave.take()), ([LOST], [invited("alice")]))
+        self.end()
+
     def test_offer_late(self) -> None:
         """An invitation that comes only when its inviter has heard FAILED takes no place."""
         self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
