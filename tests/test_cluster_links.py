@@ -682,6 +682,26 @@ class CreditTests(LinkCase):
         self.bob.client.start_reading()
         self.assertEqual(self.alice.take(), [OK] * 3)
 
+    def test_answers_of_before(self) -> None:
+        """What is answered late in one chat does not let the sender go on in the next."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        self.say(self.alice, 7)
+        self.bob.send(Command.EXIT_CHAT)
+        self.carry(self.there)
+        self.carol.send(Command.CHAT_REQUEST, b"alice")
+        self.alice.send(Command.CHAT_ACCEPT)
+        self.carol.client.stop_reading()
+        self.say(self.alice, 2)
+        self.assertHeld(self.alice)
+        self.carry_all()
+        self.assertFalse(self.alice.client.transport.is_reading)
+        self.carol.client.start_reading()
+        told = [EXIT, invited("carol")]
+        answers = [*[LOST] * 7, accepted("carol"), *[OK] * 5]
+        self.assertEqual(self.alice.take(), told + answers)
+        self.end()
+
     def test_after_a_break(self) -> None:
         """Who did not read when the machines lost touch, and does not read in the next chat, holds
         that partner too.
