@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import AlreadyCalled
 from twisted.internet.task import Clock
 
 from chatserver.cluster.bus import Heard
@@ -172,6 +173,8 @@ class _Call:
 
     def cancel(self) -> None:
         """See `IDelayedCall`."""
+        if not self._is_active:
+            raise AlreadyCalled
         self._is_active = False
         self._machine.forget(self)
 

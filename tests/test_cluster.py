@@ -829,16 +829,18 @@ class HostileTests(ClusterCase):
     def test_lies(self) -> None:
         """What can't be true ends what the liar had, and nothing of others."""
         bob, alice = self.directory._users[b"bob"].login, 1
-        for lie in (
+        lies = (
             Say(bob, alice, 1, [b"I am alice"]),
             Accept(1, 1),
             Answer(1, None),
             Answer(1, b"NOPE"),
             Offer(bob, 1, b"x" * 255, 1, 1),
             Offer(12345, 1, b"mallory", 1, 1),
-        ):
-            self.say_body(lie)
-            self.say_body(lie, lie)
+        )
+        for number, lie in enumerate(lies):
+            # Another liar each time: after a gap nothing more is heard of that generation.
+            self.say_body(lie, sender=f"{number:012x}")
+            self.say_body(lie, lie, sender=f"{number:012x}")
             self.assertEqual((self.alice.take(), self.bob.take()), ([], []), lie)
         self.assertUnharmed()
 
