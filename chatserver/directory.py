@@ -20,7 +20,7 @@ class LocalDirectory:
 
     :param clock: where the time-outs of invitations run
     :param invitation_timeout: seconds that an invitation waits for its answer; None is for ever
-    :param invitations: how often one connection may invite; None is no limit
+    :param invitations: how often one account may invite; None is no limit
     """
 
     _log = Logger()
@@ -73,7 +73,7 @@ class LocalDirectory:
     def invite(self, name: bytes, invitee: bytes, command: Command) -> None:
         """See `Directory`."""
         user = self._users[name]
-        if not self._invitations.allows(user.rate_key):
+        if not self._invitations.allows(name):
             limit = str(self._invitations.rate)
             self._log.warn(
                 "Too many invitations: {user} (limit {limit})",

@@ -73,7 +73,7 @@ REGISTRATIONS = "20/minute"
 """Registrations of one address: a class-room that begins, and not a table full of nonsense."""
 
 INVITATIONS = "30/minute"
-"""Invitations of one connection: one every two seconds is more than people send, and what others
+"""Invitations of one account: one every two seconds is more than people send, and what others
 get of them can still be read."""
 
 ACCEPT_BACKOFF = 1.0
@@ -122,6 +122,9 @@ is, is by chance: those who were refused together don't come back together, whic
 
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""
+
+ACCEPTS_PER_TURN = 5
+"""Connections that are accepted before it is the others' turn: a millisecond."""
 
 MAX_LOGINS_UNDER_WAY = 128
 """Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of

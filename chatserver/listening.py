@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import LISTEN_BACKLOG
+from chatserver.limits import ACCEPTS_PER_TURN, LISTEN_BACKLOG
 from chatserver.proxied import HeaderFactory, ProxiedTLSFactory
 from chatserver.tls import TLSFactory
 from chatserver.writing import WriteBatch, write_through
@@ -106,8 +106,20 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
         # Of a Windows reactor's port it stays what it is.
         if isinstance(port, Port):
             port.transport = write_through(port.transport)
+            _accept_few(port)
         return port
     raise _explain(description, port.value) from None
+
+
+def _accept_few(port: Any) -> None:
+    """Let `port` accept some in a turn: Twisted's takes ever more of those that wait."""
+    accept = port.doRead
+
+    def do_read() -> object:
+        port.numberAccepts = ACCEPTS_PER_TURN
+        return accept()
+
+    port.doRead = do_read
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:

@@ -166,7 +166,7 @@ class Options(TwistedOptions):
             "invitations",
             None,
             INVITATIONS,
-            "How many invitations one connection may send.",
+            "How many invitations one account may send.",
         ],
         [
             "connections-per-address",

@@ -103,8 +103,6 @@ class User:
         self.partner: Peer | None = None
         self.is_gone = False
         """Whether they are not online any more."""
-        self.rate_key = object()
-        """Stands for this connection in rates, which remember it for longer than it is there."""
         self._clock = clock
         self._invitation_timeout = invitation_timeout
         # The one invitation of theirs that waits for its answer.

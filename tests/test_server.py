@@ -12,19 +12,23 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver import protocol
-from chatserver.limits import MAX_LOGINS_UNDER_WAY
+from chatserver.factory import ChatFactory
+from chatserver.limits import ACCEPTS_PER_TURN, MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
+from chatserver.protocol import ChatProtocol
 from chatserver.tap import ChatService, Options, makeService
 from tests.blocking import TIMEOUT, Client, make_context
 from tests.databases import (
@@ -254,6 +258,20 @@ class NetworkTests(ServerCase):
             hosts.append("::1")
         for host in hosts:
             self.assertEqual(self.connect(host).ask(0x7F), error("UNKN"))
+
+    async def test_many_connect_at_once(self) -> None:
+        """Those who connect at once are accepted some at a time, between the turns of others."""
+        address = ("127.0.0.1", self.service.port.getHost().port)
+        for _ in range(ACCEPTS_PER_TURN * 6):
+            self.addCleanup(socket.create_connection(address).close)
+        opened: list[ChatProtocol] = []
+        self.patch(ChatFactory, "opened", lambda _, connection: opened.append(connection))
+        counts = [0]
+        while len(opened) < ACCEPTS_PER_TURN * 6:
+            await deferLater(cast(Any, reactor), 0)
+            counts.append(len(opened))
+        steps = [after - before for before, after in pairwise(counts)]
+        self.assertLessEqual(max(steps), ACCEPTS_PER_TURN)
 
     @in_thread
     def test_byte_by_byte(self: Any) -> None:
