@@ -128,7 +128,7 @@ ACCEPTS_PER_TURN = 5
 
 MAX_LOGINS_UNDER_WAY = 128
 """Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of
-hashing each, the last of them waits less than 4 s on one core: about as long as a person does
+hashing each, the last of them waits some 4 s on a core of its own: about as long as a person does
 before trying again."""
 
 MAX_WAITING_ATTEMPTS = MAX_LOGINS_UNDER_WAY
