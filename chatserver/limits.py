@@ -282,9 +282,13 @@ BUS_LEAST_PAYLOAD = 512 * 1024
 many): messages of a chat that came together leave together, and that can be what is read ahead, a
 message of 64 KiB and one more read."""
 
+BUS_QUEUE = 64 * 1024 * 1024
+"""Bytes that wait until nats-py takes them, which it does not while it has `BUS_PENDING`: what five
+hundred chats may have under way (`CLUSTER_CREDIT`). What is more is dropped, and ends the chats
+that it was of."""
+
 BUS_PENDING = 2 * 1024 * 1024
-"""Bytes that wait for NATS: what the chats of a machine may have under way at once is more than
-that only when it is stuck; what is too much is dropped, and ends the chats that it was of."""
+"""Bytes of nats-py's that wait for NATS to read them."""
 
 
 @dataclass(frozen=True, slots=True)

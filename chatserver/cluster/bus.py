@@ -24,6 +24,7 @@ from chatserver.limits import (
     BUS_LEAST_PAYLOAD,
     BUS_PENDING,
     BUS_PING_INTERVAL,
+    BUS_QUEUE,
     BUS_RENEW_INTERVAL,
     BUS_RETRY_INTERVAL,
 )
@@ -269,6 +270,8 @@ class NatsBus:
         self._is_stopping = False
         # What is to be done, in its order: nats-py's own methods wait in between.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._waiting = 0  # bytes of it that are to be said
+        self._is_full = False
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.TimerHandle | None = None
 
@@ -290,8 +293,17 @@ class NatsBus:
         """See `Bus`. While NATS is away that is for nothing: it would be old when it came there."""
         if not self.is_up:
             return
+        if self._waiting + len(data) > BUS_QUEUE:
+            self._tell_full()
+            return
         reply = self._prefix + answer_to if answer_to else ""
-        self.do(lambda: self._client.publish(self._prefix + subject, data, reply))
+
+        async def publish() -> None:
+            self._waiting -= len(data)
+            await self._client.publish(self._prefix + subject, data, reply)
+
+        self._waiting += len(data)
+        self.do(publish)
 
     def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> NatsSubscription:
         """See `Bus`."""
@@ -300,7 +312,10 @@ class NatsBus:
             if not subscription.is_cancelled:
                 is_refusal = (message.headers or {}).get("Status") == "503"
                 subject = message.subject.removeprefix(self._prefix)
-                self._writes.run(hear, Heard(subject, message.data, is_refusal))
+                try:
+                    self._writes.run(hear, Heard(subject, message.data, is_refusal))
+                except Exception:
+                    self._log.failure("A fault of the server's, towards another machine")
 
         subscription = NatsSubscription(self, self._prefix + subject, heard)
         self._subscriptions.add(subscription)
@@ -400,7 +415,7 @@ class NatsBus:
             self._log.error("NATS: {reason}", reason=_too_small(self._client.max_payload))
         where = self._client.connected_url
         self._log.info("NATS: connected to {where}", where="" if where is None else where.netloc)
-        self._is_away = False
+        self._is_away = self._is_full = False
         for each in self._returned:
             each()
 
@@ -430,6 +445,15 @@ class NatsBus:
         await _close(self._client)
         self._renewing = None
         await self._connect()
+
+    def _tell_full(self) -> None:
+        """Log that too much waits; once until the bus was away."""
+        if not self._is_full:
+            self._is_full = True
+            self._log.error(
+                "NATS takes too little: {count} bytes wait for it, and what is more gets lost",
+                count=self._waiting,
+            )
 
     def _tell(self, error: Exception) -> None:
         """Log `error`; once for each time in which the bus is away."""
