@@ -209,6 +209,9 @@ class Directory(Protocol):
         An older one of the same name is `replaced`.
         """
 
+    def turn_back(self, conversation: Conversation) -> None:
+        """`conversation` is gone. If it has not entered yet it will not, and hears nothing more."""
+
     def depart(self, name: bytes) -> None:
         """`name` is not online any more."""
 
@@ -606,12 +609,20 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
             core.directory.depart(core.name)
             core.end_with_error(ErrorCode.BAD_PACKET)
 
-    for state in (unauthenticated, authenticating):
-        state.upon(Conversation.connection_lost).to(closed).returns(None)
+    unauthenticated.upon(Conversation.connection_lost).to(closed).returns(None)
 
-        @state.upon(Conversation.login_timed_out).to(closed)
-        def end_unknown(c: Conversation, core: Core) -> None:
-            core.end_with_error(ErrorCode.TIMED_OUT)
+    @unauthenticated.upon(Conversation.login_timed_out).to(closed)
+    def end_unknown(c: Conversation, core: Core) -> None:
+        core.end_with_error(ErrorCode.TIMED_OUT)
+
+    @authenticating.upon(Conversation.connection_lost).to(closed)
+    def turn_back(c: Conversation, core: Core) -> None:
+        core.directory.turn_back(c)
+
+    @authenticating.upon(Conversation.login_timed_out).to(closed)
+    def end_and_turn_back(c: Conversation, core: Core) -> None:
+        core.directory.turn_back(c)
+        core.end_with_error(ErrorCode.TIMED_OUT)
 
     for state in (*online, closed):
         state.upon(Conversation.login_timed_out).loop().returns(None)
@@ -631,10 +642,6 @@ def make_machine() -> Callable[[Core], Conversation]:  # noqa: PLR0912, PLR0915 
         @state.upon(Conversation.shut_down).to(closed)
         def say_shutdown(c: Conversation, core: Core) -> None:
             core.end_with_error(ErrorCode.SHUTDOWN)
-
-    @closed.upon(Conversation.entered).loop()
-    def depart_again(c: Conversation, core: Core) -> None:
-        core.directory.depart(core.name)
 
     # What else was under way when the connection closed means nothing any more. (By the kinds of
     # arguments, and one by one where there are no two of a kind: so mypy can check it.)

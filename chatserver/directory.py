@@ -42,6 +42,9 @@ class LocalDirectory:
         """See `Directory`. An older connection of `name` ends as if it had disconnected."""
         self._add(User(name, conversation, address, self._clock, self._invitation_timeout))
 
+    def turn_back(self, conversation: Conversation) -> None:
+        """See `Directory`. Whoever enters has done so at once."""
+
     def _add(self, user: User) -> None:
         older = self._users.get(user.name)
         if older is not None:

@@ -23,7 +23,7 @@ from chatserver.conversation import Conversation
 from chatserver.limits import MAX_RECEIVED_INVITATIONS
 from chatserver.packets import Command, ErrorCode
 
-Answer = Callable[[ErrorCode | None], None]
+Answered = Callable[[ErrorCode | None], None]
 """What is called once with the outcome: None if it was done, or why not."""
 
 
@@ -44,13 +44,13 @@ class Peer(Protocol):
     def name(self) -> bytes:
         """The user's name."""
 
-    def offered(self, invitation: Invitation, answer: Answer) -> None:
+    def offered(self, invitation: Invitation, answer: Answered) -> None:
         """`invitation` is for them."""
 
     def withdrawn(self, invitation: Invitation) -> None:
         """`invitation`, which was for them, has ended without their doing."""
 
-    def accepted(self, invitation: Invitation, answer: Answer) -> None:
+    def accepted(self, invitation: Invitation, answer: Answered) -> None:
         """`invitation`, which they sent, is accepted. If it still stands they are in the chat."""
 
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:
@@ -208,6 +208,10 @@ class User:
                 invitation.invitee.withdrawn(invitation)
         elif refusal is not None:
             self.conversation.refused(invitation.command, refusal)
+            if refusal is ErrorCode.FAILED and self._has_invited(invitation.invitee.name):
+                # It may have taken the place of the earlier one there, and is withdrawn.
+                self._withdraw()
+                self.conversation.invitation_ended(ErrorCode.NOT_FREE)
         else:
             self._withdraw()
             self.sent = invitation
@@ -276,7 +280,7 @@ class User:
 
     # --- What others do (`Peer`) ----------------------------------------------------------
 
-    def offered(self, invitation: Invitation, answer: Answer) -> None:
+    def offered(self, invitation: Invitation, answer: Answered) -> None:
         """See `Peer`. It is put in its place, as the newest."""
         inviter = invitation.inviter.name
         if not self._is_open_to(inviter):
@@ -295,7 +299,7 @@ class User:
         if self.received.get(invitation.inviter.name) is invitation:
             self.received[invitation.inviter.name] = None
 
-    def accepted(self, invitation: Invitation, answer: Answer) -> None:
+    def accepted(self, invitation: Invitation, answer: Answered) -> None:
         """See `Peer`. Who waits to hear of an invitation of their own hears of that first."""
         if self._offering is not None:
             self._waiting.append(lambda: self.accepted(invitation, answer))

@@ -120,9 +120,9 @@ class MemoryNats:
         self.count += 1
         is_heard = False
         for each in self.subscriptions:
-            if fnmatchcase(subject, each.pattern):
+            if fnmatchcase(subject, each.pattern) and each.bus is not sender:
                 is_heard = True
-                if each.bus is not sender and each.bus.is_up:
+                if each.bus.is_up:
                     self.ways[sender, each.bus].append((each, Heard(subject, data)))
         if answer_to and not is_heard:
             for each in self.subscriptions:

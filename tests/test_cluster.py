@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from chatserver.cluster import directory as cluster_directory
 from chatserver.cluster.messages import VERSION, Accept, Answer, Offer, Say, Withdraw, encode_frame
-from chatserver.limits import CLUSTER_CREDIT
+from chatserver.limits import CLUSTER_ANSWER_TIMEOUT, CLUSTER_CREDIT
 from chatserver.packets import Command, Packet
 from tests.cluster_checks import (
     BYE,
@@ -259,19 +259,21 @@ class EnteringTests(ClusterCase):
         self.assertEqual((self.client.take(), self.elsewhere.take()), ([], []))
 
     def test_waits(self) -> None:
-        """OK is heard once others can find them. They are not found before; nor is one lost."""
+        """OK is heard once others can find them. Who looks for them before waits for that."""
         (bob,) = self.log_in(1, "bob")
         later = self.cluster.connect_to(0)
         later.send(Packet(Command.LOGIN, b"alice:password"))
         self.elsewhere.leave()
         bob.send(Command.CHAT_REQUEST, b"alice")
-        self.assertEqual(bob.take(), [NOPE])
+        self.assertEqual(bob.take(), [])
         self.bus.settle_all()
         self.cluster.run()
-        self.assertEqual((self.client.take(), later.take()), ([OK], []))
+        self.assertEqual((self.client.take(), later.take()), ([OK, invited("bob")], []))
+        self.assertEqual(bob.take(), [SENT])
         self.bus.settle_all()
         self.cluster.run()
         self.assertEqual((self.client.take(), later.take()), ([REPLACED], [OK]))
+        self.assertEqual(bob.take(), [GONE])
         bob.send(Command.CHAT_REQUEST, b"alice")
         self.assertEqual((bob.take(), later.take()), ([SENT], [invited("bob")]))
         later.close()
@@ -280,10 +282,24 @@ class EnteringTests(ClusterCase):
         self.end()
 
     def test_gone(self) -> None:
-        """Who disconnects meanwhile leaves nothing."""
+        """Who disconnects meanwhile leaves nothing, and replaces nobody."""
         self.client.close()
         self.bus.settle_all()
         self.cluster.run()
+        self.bus.is_slow = False
+        (bob,) = self.log_in(0, "bob")
+        self.chat(bob, self.elsewhere)
+        self.end()
+
+    def test_looked_for_and_gone(self) -> None:
+        """Who looks for somebody who disconnects meanwhile hears FAILED."""
+        (bob,) = self.log_in(1, "bob")
+        self.elsewhere.leave()
+        bob.send(Command.CHAT_REQUEST, b"alice")
+        self.client.close()
+        self.bus.settle_all()
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.assertEqual(bob.take(), [FAILED])
         self.end()
 
     def test_shut_down(self) -> None:
@@ -824,6 +840,17 @@ class HostileTests(ClusterCase):
         self.assertEqual(self.dave.take(), [invited("mallory")])
         self.cluster.advance(5)
         self.assertTalk(self.alice, self.bob)
+        self.assertUnharmed()
+
+    def test_misshapen(self) -> None:
+        """What is of a known kind and does not fit ends all: it may be what somebody waits for."""
+        for body in (b"\x91\x06", b"\x90", b"\xc3", b"\x91\xc0", b"\x91\xa1x"):
+            frame = encode_frame("0123456789ab", 7, 1, None)
+            self.say(f"machine.{self.directory.machine}", frame[:-1] + body)
+            offer = Offer(self.directory._users[b"dave"].login, 99, b"mallory", 1, 2)
+            data = encode_frame("0123456789ab", 7, 2, offer)
+            self.say(f"machine.{self.directory.machine}", data)
+            self.assertEqual(self.dave.take(), [])
         self.assertUnharmed()
 
     def test_lies(self) -> None:

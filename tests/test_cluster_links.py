@@ -151,6 +151,21 @@ class GoneTests(LinkCase):
         self.invite(carol, bob)
         self.end()
 
+    def test_again_late(self) -> None:
+        """When one who was invited already does not answer in time, both invitations are over."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        self.begin_inviting(alice, "bob")
+        self.carry(self.here)
+        self.assertEqual(bob.take(), [invited("alice")])
+        self.cluster.advance(CLUSTER_ANSWER_TIMEOUT)
+        self.assertEqual(alice.take(), [FAILED, GONE])
+        self.carry_all()
+        bob.send(Command.CHAT_ACCEPT)
+        self.assertEqual(bob.take(), [LOST])
+        self.chat(alice, bob)
+        self.end()
+
     def test_late_yes(self) -> None:
         """An accept that is granted late does not end the chat that was begun meanwhile."""
         self.start(machines=3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
 
@@ -44,7 +44,7 @@ from chatserver.limits import (
 )
 from chatserver.packets import Command, ErrorCode
 from chatserver.rates import Rate
-from chatserver.users import Answer, Delivery, Invitation, Peer, User
+from chatserver.users import Answered, Delivery, Invitation, Peer, User
 
 TakeLogins = Callable[[int], Deferred[list[int]]]
 """Takes so many numbers, each greater than all that any machine has taken before."""
@@ -71,11 +71,12 @@ class ClusterDirectory(LocalDirectory):
         self.machine = token_hex(6)
         self._bus = bus
         self._take_logins = take_logins
-        self._entering: list[User] = []
+        self._arriving: set[User] = set()
+        self._unnumbered: list[User] = []
         self._is_numbering = False
         self._is_closed = False
         self._logins: dict[int, User] = {}
-        self._coming: dict[User, Subscription] = {}
+        self._coming: dict[User, _Presence] = {}
         self._presences: dict[User, _Presence] = {}
         self._links: dict[str, Link] = {}
         self._lookups: dict[int, _Lookup] = {}
@@ -92,8 +93,8 @@ class ClusterDirectory(LocalDirectory):
     def close(self) -> None:
         """See `Directory`. The other machines are told: nobody here is in their users' way."""
         self._is_closed = True
-        for subscription in self._coming.values():
-            subscription.cancel()
+        for presence in self._coming.values():
+            presence.subscription.cancel()
         for user in list(self._presences):
             self._forget_presence(user)
         super().close()
@@ -114,10 +115,18 @@ class ClusterDirectory(LocalDirectory):
 
     def enter(self, name: bytes, conversation: Conversation, address: Address) -> None:
         """See `Directory`. It is told once the login has its number."""
-        self._entering.append(
-            User(name, conversation, address, self._clock, self._invitation_timeout)
-        )
+        user = User(name, conversation, address, self._clock, self._invitation_timeout)
+        self._arriving.add(user)
+        self._unnumbered.append(user)
         self._number_logins()
+
+    def turn_back(self, conversation: Conversation) -> None:
+        """See `Directory`. An older connection of the same name stays."""
+        for user in [each for each in self._arriving if each.conversation is conversation]:
+            user.forget()
+            self._arriving.remove(user)
+            if (presence := self._coming.pop(user, None)) is not None:
+                presence.subscription.cancel()
 
     def depart(self, name: bytes) -> None:
         """See `Directory`."""
@@ -126,22 +135,25 @@ class ClusterDirectory(LocalDirectory):
 
     def _number_logins(self) -> None:
         """Take numbers for all who enter: one question at a time keeps them in their order."""
-        if self._is_numbering or not self._entering:
+        if self._is_numbering or not self._unnumbered:
             return
         self._is_numbering = True
-        entering, self._entering = self._entering, []
+        entering, self._unnumbered = self._unnumbered, []
 
         def done(result: list[int] | Failure) -> None:
             if self._is_closed:
                 return
             if isinstance(result, Failure):
                 for user in entering:
-                    user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
+                    if not user.is_gone:
+                        self._arriving.remove(user)
+                        user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
                 go_on()
                 return
             for user, number in zip(entering, result, strict=True):
-                user.login = number
-                self._listen_for(user)
+                if not user.is_gone:
+                    user.login = number
+                    self._listen_for(user)
             self._bus.settle(settled)
 
         def settled() -> None:
@@ -149,7 +161,8 @@ class ClusterDirectory(LocalDirectory):
             if self._is_closed:
                 return
             for user in entering:
-                self._add(user)
+                if not user.is_gone:
+                    self._add(user)
             go_on()
 
         def go_on() -> None:
@@ -159,12 +172,13 @@ class ClusterDirectory(LocalDirectory):
         self._take_logins(len(entering)).addBoth(done)
 
     def _listen_for(self, user: User) -> None:
-        self._coming[user] = self._bus.subscribe(
-            _subject(user.name), lambda heard: self._hear(user, heard)
+        self._coming[user] = _Presence(
+            self._bus.subscribe(_subject(user.name), lambda heard: self._hear(user, heard))
         )
 
     def _add(self, user: User) -> None:
-        self._presences[user] = presence = _Presence(self._coming.pop(user))
+        self._arriving.remove(user)
+        self._presences[user] = presence = self._coming.pop(user)
         self._logins[user.login] = user
         self._announce(user)
         # Once more: while two hear of each other for the first time, neither may hear this.
@@ -172,6 +186,8 @@ class ClusterDirectory(LocalDirectory):
             CLUSTER_ANSWER_TIMEOUT, self._announce_again, user
         )
         super()._add(user)
+        for lookup in presence.lookups:
+            self._answer(lookup, user)
 
     def _forget_presence(self, user: User) -> None:
         presence = self._presences.pop(user)
@@ -204,15 +220,12 @@ class ClusterDirectory(LocalDirectory):
         except UnreadableError as error:
             self._log_unreadable(heard, error)
             return
-        if user.is_gone or self._is_closed:
-            return  # It was under way when they left.
-        if isinstance(message, Lookup):
-            self._bus.publish(
-                f"lookup.{message.machine}.{message.request}",
-                encode(Located(VERSION, self.machine, user.login)),
-            )
-        elif user in self._coming:
-            return  # They tell of their own login soon, and whoever has a later one answers that.
+        if (presence := self._coming.get(user)) is not None:
+            # They tell of their own login soon, and whoever has a later one answers that.
+            if isinstance(message, Lookup):
+                presence.lookups.append(message)
+        elif isinstance(message, Lookup):
+            self._answer(message, user)
         elif message.number > user.login:
             self._log.info(
                 "Replaced: {older} by a login on another machine",
@@ -223,6 +236,13 @@ class ClusterDirectory(LocalDirectory):
             user.conversation.replaced()
         elif message.number < user.login:
             self._announce(user)
+
+    def _answer(self, lookup: Lookup, user: User) -> None:
+        """Tell where `user` is."""
+        self._bus.publish(
+            f"lookup.{lookup.machine}.{lookup.request}",
+            encode(Located(VERSION, self.machine, user.login)),
+        )
 
     # --- Finding others -------------------------------------------------------------------
 
@@ -321,10 +341,12 @@ class ClusterDirectory(LocalDirectory):
 
 @dataclass(eq=False, slots=True)
 class _Presence:
-    """That a user is online is known to the bus."""
+    """That a user is online is known to the bus, or will be soon."""
 
     subscription: Subscription
     announcing: IDelayedCall | None = None
+    lookups: list[Lookup] = field(default_factory=list)
+    """Those that came too early: nobody may be offered anything before they are online."""
 
 
 @dataclass(eq=False, slots=True)
@@ -343,7 +365,7 @@ class _Elsewhere:
         self.name = name
         self._directory = directory
 
-    def offered(self, invitation: Invitation, answer: Answer) -> None:
+    def offered(self, invitation: Invitation, answer: Answered) -> None:
         """See `Peer`."""
 
         def found(result: RemoteUser | ErrorCode) -> None:
@@ -362,7 +384,7 @@ class _Elsewhere:
     def withdrawn(self, invitation: Invitation) -> None:
         """See `Peer`."""
 
-    def accepted(self, invitation: Invitation, answer: Answer) -> None:
+    def accepted(self, invitation: Invitation, answer: Answered) -> None:
         """See `Peer`."""
 
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:

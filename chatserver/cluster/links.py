@@ -26,6 +26,7 @@ from chatserver.cluster.messages import (
     Leave,
     Offer,
     Say,
+    UnknownKindError,
     UnreadableError,
     Withdraw,
     decode_body,
@@ -39,8 +40,7 @@ from chatserver.limits import (
     CLUSTER_SILENCE,
 )
 from chatserver.packets import MAX_BODY, SEPARATOR, Command, ErrorCode
-from chatserver.users import Answer as Answered
-from chatserver.users import Delivery, Invitation, User
+from chatserver.users import Answered, Delivery, Invitation, User
 
 _CODES = {
     ErrorCode.BUSY.value: ErrorCode.BUSY,
@@ -221,7 +221,6 @@ class Link:
         self._users = users
         self._stream = Stream(own, clock, publish, self._end_all)
         self._heard_at = clock.seconds()
-        self._breaks = 0
         self._numbers = count(1)
         self._requests: dict[int, _Request] = {}
         self._remote_users: WeakValueDictionary[int, RemoteUser] = WeakValueDictionary()
@@ -352,8 +351,8 @@ class Link:
 
     def break_off(self, reason: str) -> None:
         """End all that is under way, here and there."""
-        self._end_all(reason)
         self._stream.restart()
+        self._end_all(reason)
 
     def _end_all(self, reason: str) -> None:
         requests, self._requests = self._requests, {}
@@ -363,7 +362,6 @@ class Link:
         self._invitation_numbers.clear()
         self._remote_users.clear()
         self._heard_at = self._clock.seconds()
-        self._breaks += 1
         if requests or sent or received or chats:
             self._log.warn(
                 "Lost touch with machine {machine}: {reason}; chats with it: {chats}",
@@ -392,9 +390,10 @@ class Link:
         self._heard_at = self._clock.seconds()
         if not self._stream.follows(frame):
             return
-        body = decode_body(frame)
         try:
-            self._take(body)
+            self._take(decode_body(frame))
+        except UnknownKindError:
+            raise
         except UnreadableError as error:
             self.break_off(str(error))
             raise
@@ -461,11 +460,8 @@ class Link:
             return
         inviter, invitee = _here(invitation.inviter), invitation.invitee
         assert isinstance(invitee, RemoteUser)
-        breaks = self._breaks
 
         def answered(code: ErrorCode | None) -> None:
-            if self._breaks != breaks:
-                return  # It waited here, and meanwhile all has ended.
             self.forget(invitation)
             if code is None:
                 self.chat_opened(inviter, invitee)

@@ -10,7 +10,7 @@ Whatever else changes needs another `VERSION`, and machines of two versions don'
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,6 +33,10 @@ Code = Annotated[bytes, Meta(max_length=16)]
 
 class UnreadableError(Exception):
     """What came is no message of this version. The text is one line that says why."""
+
+
+class UnknownKindError(UnreadableError):
+    """What came is a message of a kind that only later versions know."""
 
 
 # --- To all who have a user of one name: the subject is made of it ---------------------------
@@ -130,6 +134,9 @@ class Hold(Struct, array_like=True, tag=8, frozen=True):
 
 Body = Answer | Offer | Withdraw | Accept | End | Say | Leave | Hold
 
+_AnyBody = Annotated[tuple[Any, ...], Meta(min_length=1)]
+_KINDS = {each.__struct_config__.tag for each in get_args(Body)}
+
 
 class Frame(Struct, array_like=True, frozen=True):
     """What carries a `Body` from machine to machine: the `number`-th of a `generation`.
@@ -154,6 +161,7 @@ _NOTHING = msgspec.msgpack.encode(None)
 _encoder = msgspec.msgpack.Encoder()
 _frames = msgspec.msgpack.Decoder(Frame)
 _bodies: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
+_kinds: msgspec.msgpack.Decoder[tuple[Any, ...]] = msgspec.msgpack.Decoder(_AnyBody)
 _announcements: msgspec.msgpack.Decoder[Lookup | Login] = msgspec.msgpack.Decoder(Lookup | Login)
 _locations = msgspec.msgpack.Decoder(Located)
 
@@ -181,9 +189,15 @@ def decode_frame(data: bytes) -> Frame:
 def decode_body(frame: Frame) -> Body:
     """Return what `frame` carries.
 
-    :raises UnreadableError: it is none of the kinds that this version knows
+    :raises UnknownKindError: it is none of the kinds that this version knows
+    :raises UnreadableError: it is, but not as this version knows it
     """
-    return _decode(_bodies, frame.body)
+    try:
+        return _decode(_bodies, frame.body)
+    except UnreadableError as error:
+        if _decode(_kinds, frame.body)[0] not in _KINDS:
+            raise UnknownKindError(str(error)) from None
+        raise
 
 
 def decode_announcement(data: bytes) -> Lookup | Login:

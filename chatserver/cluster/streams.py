@@ -29,7 +29,8 @@ class Stream:
     :param clock: tells when the other machine was told last
     :param publish: sends bytes to the other machine
     :param broken: called with why when something is missing, or the other machine has begun anew:
-        nothing that was under way will be answered
+        nothing that was under way will be answered; what is sent from then on is of the new
+        generation
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Stream:
                 self.beat()
             return False
         if frame.generation > self._generation:
-            self._broken("it has begun anew")
             self._follow(frame.generation)
+            self._broken("it has begun anew")
         if frame.number != self._received + (not frame.is_beat):
-            self._broken("messages are missing")
             self.restart()
+            self._broken("messages are missing")
             return False
         self._received = frame.number
         return not frame.is_beat
