@@ -102,6 +102,10 @@ RECORDS_PER_TURN = PACKETS_PER_TURN
 sends each packet in one of its own is not slowed down, and one that sends records with a byte each,
 or with nothing for us (KeyUpdate), is not felt by the others."""
 
+MAX_HANDSHAKE = 32 * 1024
+"""Bytes that a client may send until the TLS handshake is done: its hello, 2 KB, and a chain of
+certificates if it is asked for one. OpenSSL keeps up to 128 KiB of a hello that does not end."""
+
 TURN_TIME = 0.0005
 """Seconds of a turn after which no other handshake goes on. The step that answers a client's hello
 takes about twice that, and is alone in its turn; of a hello in tiny records many are taken."""

@@ -139,6 +139,13 @@ class HeaderReader(HAProxyProtocolWrapper):
             reason = "no PROXY header" if self._parser is None else "malformed PROXY header"
             cast(ProxiedTransport, self.wrappedProtocol).not_located(reason)
 
+    def getPeer(self) -> IAddress:
+        """Return where the header says that the client is; the proxy's address if that is no IP."""
+        peer: IAddress = super().getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            return peer
+        return cast(ITCPTransport, self.transport).getPeer()
+
 
 class HeaderFactory(HAProxyWrappingFactory):
     """Reads the header of each connection of another factory, a `ProxiedTLSFactory`."""

@@ -20,7 +20,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chatserver.certificates import describe_subject
-from chatserver.limits import RECORDS_PER_TURN
+from chatserver.limits import MAX_HANDSHAKE, RECORDS_PER_TURN
 from chatserver.records import RecordBuffer
 from chatserver.turns import PendingCall, TurnQueue
 from chatserver.writing import WriteBatch
@@ -58,6 +58,7 @@ class TLSTransport(BufferingTLSTransport):
     _allowance: int | None = None
     _completed = 0  # records in what is being taken, of which none has been read yet
     _has_begun = False
+    _handshake_size = 0
     _is_paused = False
     _is_reading = True
 
@@ -123,7 +124,7 @@ class TLSTransport(BufferingTLSTransport):
         self._next_feed = None
         self._has_begun = True
         try:
-            data, self._completed = self._records.take(RECORDS_PER_TURN)
+            data = self._take()
             if data:
                 self.factory.writes.run(super().dataReceived, data)
             if self.transport.disconnecting:  # type: ignore[union-attr]
@@ -136,6 +137,17 @@ class TLSTransport(BufferingTLSTransport):
         if self._has_next and self.connected:
             self._feed_later()
         self._read_or_not()
+
+    def _take(self) -> bytes:
+        """Return what is taken next. A handshake goes on record by record, and not for ever."""
+        most = RECORDS_PER_TURN if self._handshakeDone else 1
+        data, self._completed = self._records.take(most)
+        if not self._handshakeDone:
+            self._handshake_size += len(data)
+            if self._handshake_size > MAX_HANDSHAKE:
+                self._tlsShutdownFinished(Failure(SSL.Error([("", "", "handshake too long")])))
+                return b""
+        return data
 
     def _feed_later(self) -> None:
         if self._handshakeDone:

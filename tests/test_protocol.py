@@ -18,6 +18,7 @@ from chatserver.limits import (
     DRAIN_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     LOGIN_TIMEOUT,
+    MAX_HANDSHAKE,
     PACKETS_PER_TURN,
     READ_AHEAD,
     RECORDS_PER_TURN,
@@ -644,9 +645,7 @@ class FairnessTests(ServerCase):
             client._tls.do_handshake()
 
     def test_handshake_in_small_records(self) -> None:
-        """A handshake in many small TLS records takes a turn of its own for some of them, behind
-        those of others.
-        """
+        """A handshake in many small TLS records takes its turn for each, behind those of others."""
         slow, quick = (self.server.connect(handshake=False) for _ in range(2))
         for client in (slow, quick):
             with self.assertRaises(SSL.WantReadError):
@@ -663,7 +662,7 @@ class FairnessTests(ServerCase):
         quick.transport.protocol.dataReceived(quick._tls.bio_read(2**16))
         answered: list[MemoryClient] = []
         self.patch(self.server.tls_factory.handshakes, "_most", 0.0)
-        for _ in range(-(-count // RECORDS_PER_TURN) + 1):
+        for _ in range(count + 1):
             self.server.tls_factory.handshakes._make_next()
             for client in (slow, quick):
                 if client not in answered and client.transport.run():
@@ -687,6 +686,19 @@ class FairnessTests(ServerCase):
         wrong.transport.protocol.dataReceived(b"GET /")
         self.server.run()
         self.assertFalse(wrong.transport.connected)
+
+    def test_endless_handshake(self) -> None:
+        """A hello that does not end is refused, before OpenSSL has kept much of it."""
+        client = self.server.connect(handshake=False)
+        hello = b"\x01\x01\xf0\x00\x03\x03" + bytes(32 + 1) + b"\x00\x02\x13\x01\x01\x00\xff\xff"
+        lines = keep_lines(self)
+        for start in range(0, MAX_HANDSHAKE, 8192):
+            self.assertTrue(client.transport.connected)
+            piece = hello + bytes(8192 - len(hello)) if start == 0 else bytes(8192)
+            client.transport.protocol.dataReceived(b"\x16\x03\x01\x20\x00" + piece)
+            self.server.run()
+        self.assertFalse(client.transport.connected)
+        self.assertIn("handshake too long", lines[-1])
 
     def test_small_records_before_the_end(self) -> None:
         """What waits to be decrypted when a client goes is handled before."""

@@ -562,6 +562,13 @@ class ProxyTests(ServerCase):
         self.assertEqual(two.ask(Command.LOGIN, b"bob:wrong"), error("AUTH!"))
 
     @in_thread
+    def test_no_address(self: Any) -> None:
+        """Clients whose proxy says nothing of an IP address are counted by the proxy's."""
+        unix = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + b"/a".ljust(108, b"\0") * 2
+        self.connect_from(b"PROXY UNKNOWN\r\n")
+        self.assertRaises((ConnectionError, ssl.SSLError), self.connect_from, unix)
+
+    @in_thread
     def test_no_header(self: Any) -> None:
         """Who comes past the proxy is cut off, and so is one with a header that can't be."""
         self.assertRaises((ConnectionError, ssl.SSLError), self.connect)
