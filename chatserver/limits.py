@@ -97,10 +97,9 @@ PACKETS_PER_TURN = 20
 millisecond. A message crosses the server in a few turns; with many more in each, a flood of one
 client is felt by the others, and with fewer the turns themselves cost more than the packets."""
 
-RECORDS_PER_TURN = PACKETS_PER_TURN
-"""TLS records of one connection that are decrypted before it is the others' turn: a client that
-sends each packet in one of its own is not slowed down, and one that sends records with a byte each,
-or with nothing for us (KeyUpdate), is not felt by the others."""
+STRANGERS_PER_TURN = 1
+"""`PACKETS_PER_TURN` of one that has not logged in: it needs no more, and a hundred of them that
+send without end (`CONNECTIONS_PER_ADDRESS`) are felt the less."""
 
 MAX_HANDSHAKE = 32 * 1024
 """Bytes that a client may send until the TLS handshake is done: its hello, 2 KB, and a chain of

@@ -41,6 +41,7 @@ from chatserver.limits import (
     PACKETS_PER_TURN,
     READ_AHEAD,
     SLOWDOWN_PAUSE,
+    STRANGERS_PER_TURN,
     ConnectionLimits,
 )
 from chatserver.packets import BadPacketError, Packet, PacketDecoder, encode
@@ -96,6 +97,11 @@ class PacketReceiver(Protocol):
         self._next_delivery: IDelayedCall | None = None
         self._is_paused = False
         self._has_ended = False
+
+    @property
+    def packetsPerTurn(self) -> int:
+        """How many packets are handed over in a turn of the reactor. Override it for less."""
+        return PACKETS_PER_TURN
 
     def packetsReceived(self, command: int, bodies: list[bytes]) -> None:
         """Override: one packet came, or Messages in a row."""
@@ -167,8 +173,8 @@ class PacketReceiver(Protocol):
         self._pause_or_resume()
 
     def _deliver_some(self) -> bool:
-        """Hand over `PACKETS_PER_TURN` packets at most. Return whether that is all for now."""
-        left = PACKETS_PER_TURN
+        """Hand over `packetsPerTurn` packets at most. Return whether that is all for now."""
+        left = self.packetsPerTurn
         while left:
             if self._holds or not self._decoder:
                 return True
@@ -244,6 +250,11 @@ class ChatProtocol(PacketReceiver):
     def _who(self) -> dict[str, Any]:
         """Return for a log event who the client is; see `LineRates`."""
         return {"client": str(self), "network": self.address.network}
+
+    @property
+    def packetsPerTurn(self) -> int:
+        """See `PacketReceiver`: fewer until there is a name."""
+        return PACKETS_PER_TURN if self._core.name else STRANGERS_PER_TURN
 
     # --- The connection's life, as Twisted tells it -----------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class SlidingWindow:
         self._clock = clock
         self._seconds = seconds
         # By the time of the last event, the oldest first.
-        self._times: OrderedDict[Hashable, deque[float]] = OrderedDict()
+        self._times: OrderedDict[Hashable, list[float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many keys are kept."""
@@ -81,15 +82,14 @@ class SlidingWindow:
         times = self._times.get(key)
         if times is None:
             return 0
-        while times[0] <= start:  # The last one counts, or the key would be gone.
-            times.popleft()
+        del times[: bisect_right(times, start)]  # The last one counts, or the key would be gone.
         return len(times)
 
     def add(self, key: Hashable) -> None:
         """An event of `key` happens now."""
         now = self._clock.seconds()
         self._forget_old(now)
-        self._times.setdefault(key, deque()).append(now)
+        self._times.setdefault(key, []).append(now)
         self._times.move_to_end(key)
 
     def _forget_old(self, now: float) -> float:

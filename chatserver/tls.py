@@ -20,7 +20,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chatserver.certificates import describe_subject
-from chatserver.limits import MAX_HANDSHAKE, RECORDS_PER_TURN
+from chatserver.limits import MAX_HANDSHAKE
 from chatserver.records import RecordBuffer
 from chatserver.turns import PendingCall, TurnQueue
 from chatserver.writing import WriteBatch
@@ -32,8 +32,16 @@ _VERIFICATION_ERRORS = {
 }
 
 
-class TLSEndListener(Protocol):
-    """A protocol that is told of the end of TLS."""
+class TLSListener(Protocol):
+    """A protocol above TLS, which is told of its end."""
+
+    @property
+    def packetsPerTurn(self) -> int:
+        """How many packets it takes in a turn of the reactor. TLS takes as many records.
+
+        So a client that sends each packet in one of its own is not slowed down, and one that sends
+        records with a byte each, or with nothing for us (KeyUpdate), is not felt by the others.
+        """
 
     def tlsEnded(self) -> None:
         """The client has said goodbye (close_notify), or sent what is not TLS.
@@ -71,7 +79,7 @@ class TLSTransport(BufferingTLSTransport):
             tls.set_verify(tls.get_verify_mode(), self._note_refusal)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from the network, `RECORDS_PER_TURN` in each turn.
+        """Take what came from the network, some records in each turn.
 
         Of all handshakes few go on in each turn (`TURN_TIME`): a step takes up to a millisecond.
         """
@@ -128,7 +136,7 @@ class TLSTransport(BufferingTLSTransport):
             if data:
                 self.factory.writes.run(super().dataReceived, data)
             if self.transport.disconnecting:  # type: ignore[union-attr]
-                cast(TLSEndListener, self.wrappedProtocol).tlsEnded()
+                cast(TLSListener, self.wrappedProtocol).tlsEnded()
         except Exception:
             # The reactor would do the same, but it is not always who calls this.
             self._log.failure("Cut off, a fault of the server's: {peer}", peer=self.getPeer())  # type: ignore[no-untyped-call]
@@ -139,8 +147,8 @@ class TLSTransport(BufferingTLSTransport):
         self._read_or_not()
 
     def _take(self) -> bytes:
-        """Return what is taken next. A handshake goes on record by record, and not for ever."""
-        most = RECORDS_PER_TURN if self._handshakeDone else 1
+        """Return what is taken next. A handshake does not go on for ever."""
+        most = cast(TLSListener, self.wrappedProtocol).packetsPerTurn
         data, self._completed = self._records.take(most)
         if not self._handshakeDone:
             self._handshake_size += len(data)

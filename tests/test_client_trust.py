@@ -113,6 +113,8 @@ def nameless() -> Pair:
 class Recorder(Protocol):
     """A server's connection, which keeps what it is told."""
 
+    packetsPerTurn = 1
+
     def __init__(self, greeting: bytes, is_curt: bool) -> None:
         self.received = b""
         self.ended: Deferred[None] = Deferred()
@@ -135,7 +137,7 @@ class Recorder(Protocol):
         self.ended.callback(None)
 
     def tlsEnded(self) -> None:
-        """See `TLSEndListener`."""
+        """See `TLSListener`."""
 
 
 class Recorders(Factory):

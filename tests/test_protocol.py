@@ -21,8 +21,8 @@ from chatserver.limits import (
     MAX_HANDSHAKE,
     PACKETS_PER_TURN,
     READ_AHEAD,
-    RECORDS_PER_TURN,
     SLOWDOWN_PAUSE,
+    STRANGERS_PER_TURN,
     ConnectionLimits,
 )
 from chatserver.packets import MAX_BODY, Command, Packet, encode
@@ -608,6 +608,22 @@ class FairnessTests(ServerCase):
             self.server.run()
             self.assertEqual(len(handled), PACKETS_PER_TURN * 3)
 
+    def test_strangers(self) -> None:
+        """Of one that has not logged in fewer packets are handled in a turn, and fewer records."""
+        client = self.server.connect()
+        handled: list[bytes] = []
+        self.patch(ChatProtocol, "packetsReceived", lambda *received: handled.extend(received[-1]))
+        client._tls.sendall(encode(UNKNOWN) * 3)
+        client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
+        self.assertEqual(len(handled), STRANGERS_PER_TURN)
+        self.server.run()
+        self.assertEqual(len(handled), 3)
+        self.send_records(client, *[bytes([byte]) for byte in encode(UNKNOWN)])
+        connection = client.transport.protocol.wrappedProtocol
+        self.assertEqual(len(connection._decoder), STRANGERS_PER_TURN)
+        self.server.run()
+        self.assertEqual(len(handled), 4)
+
     def send_records(self, client: MemoryClient, *pieces: bytes) -> None:
         """Let all `pieces`, a TLS record each, come at once."""
         for piece in pieces:
@@ -620,7 +636,7 @@ class FairnessTests(ServerCase):
         connection = client.transport.protocol.wrappedProtocol
         packet = encode(Packet(0x7F, bytes(100)))
         self.send_records(client, *[bytes([byte]) for byte in packet])
-        self.assertEqual(len(connection._decoder), RECORDS_PER_TURN)
+        self.assertEqual(len(connection._decoder), PACKETS_PER_TURN)
         self.assertFalse(client.transport.is_reading)
         self.server.run()
         self.assertTrue(client.transport.is_reading)
@@ -705,7 +721,7 @@ class FairnessTests(ServerCase):
         for end in (MemoryClient.close, MemoryClient.reset):
             self.server = MemoryServer()
             alice, bob = self.open_chat()
-            count = RECORDS_PER_TURN * 3
+            count = PACKETS_PER_TURN * 3
             self.send_records(alice, *[encode(message(b"hello"))] * count)
             end(alice)
             self.assertEqual(bob.take(), [*[message(b"alice: hello")] * count, EXIT])
