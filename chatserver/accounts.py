@@ -119,7 +119,9 @@ class Accounts:
         self._running = self._open = True
 
     def stop(self) -> Deferred[None]:
-        """Refuse what comes from now on, finish what is under way, then end the threads.
+        """Refuse what comes from now on, finish what a thread is at, then end the threads.
+
+        What waits to be hashed fails with StorageFailedError.
 
         Fires when all is closed. Without `start`, or a second time, there is nothing to do.
         """
@@ -141,13 +143,15 @@ class Accounts:
         """
         return self._admit(self._log_in, credentials)
 
-    def number_logins(self, count: int) -> Deferred[list[int]]:
-        """Return numbers for `count` logins, in a cluster. Fails with StorageFailedError."""
+    def number_logins(self, count: int, greatest: int) -> Deferred[list[int]]:
+        """Return numbers for `count` logins, in a cluster, all above `greatest`, the last known.
+
+        Fails with StorageFailedError.
+        """
         if not self._open:
             return fail(StorageFailedError("the server is going down"))
         self._under_way += 1
-        numbering = self._ask(self._writing, self._store.number_logins, count)
-        return Deferred.fromCoroutine(self._finish(numbering))
+        return Deferred.fromCoroutine(self._finish(self._number_logins(count, greatest)))
 
     def _admit(
         self,
@@ -182,6 +186,19 @@ class Accounts:
     async def _register(self, credentials: Credentials) -> None:
         stored = await self._hash(self._passwords.hash, credentials.password)
         await self._ask(self._writing, self._store.add, credentials.name, stored)
+
+    async def _number_logins(self, count: int, greatest: int) -> list[int]:
+        numbers = await self._ask(self._writing, self._store.number_logins, count)
+        if numbers[0] <= greatest:
+            self._log.warn(
+                "Login numbers have gone back, to {number} after {greatest}, as after a restored"
+                " backup; they are set ahead",
+                number=numbers[0],
+                greatest=greatest,
+            )
+            await self._ask(self._writing, self._store.skip_login_numbers, greatest)
+            numbers = await self._ask(self._writing, self._store.number_logins, count)
+        return numbers
 
     async def _log_in(self, credentials: Credentials) -> None:
         stored = await self._ask(self._reading, self._store.find, credentials.name)
@@ -219,8 +236,13 @@ class Accounts:
             raise StorageFailedError(reason(error), is_told=is_outage(error)) from None
 
     async def _hash(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def hash_unless_closing() -> T:
+            if not self._open:  # Nobody waits for it any more, and it takes long.
+                raise StorageFailedError("the server is going down", is_told=True)
+            return function(*args, **kwargs)
+
         try:
-            return await self._hashing.run(function, *args, **kwargs)
+            return await self._hashing.run(hash_unless_closing)
         except (HashingError, MemoryError) as error:
             raise HashingFailedError(str(error) or "out of memory") from None
 

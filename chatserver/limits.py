@@ -242,8 +242,8 @@ and no machine notices: an account that has logged in on both sides is found so.
 it is fifty small messages a second, to machines that mostly don't listen."""
 
 CLUSTER_MACHINES = 1000
-"""Machines that are known at once. One with which nothing is under way makes room: what claims to
-be so many has gone mad, and costs no more memory than this."""
+"""Machines that are known at once. Beyond that a new one takes the place of one with which nothing
+is under way: what claims to be so many has gone mad, or is a liar."""
 
 CLUSTER_GENERATIONS = 2**32
 """How many generations of a stream another machine may be ahead: more than there can be, and so few

@@ -359,8 +359,12 @@ class Options(TwistedOptions):
                 "--cluster-prefix is made of letters, digits, - and _, with dots in between, 100 at"
                 f" most, not {self['cluster-prefix']!r}"
             )
-        for name in ("cluster-ca", "cluster-credentials"):
-            if self[name] and not self["cluster"]:
+        for name, default in (
+            ("cluster-prefix", DEFAULT_CLUSTER_PREFIX),
+            ("cluster-ca", None),
+            ("cluster-credentials", None),
+        ):
+            if self[name] != default and not self["cluster"]:
                 raise UsageError(f"--{name} is of no use without --cluster")
 
     def _seconds(self, name: str) -> float | None:

@@ -106,6 +106,15 @@ class Store:
         with self._begin(self._engine) as connection:
             return sorted(connection.execute(query).scalars())
 
+    def skip_login_numbers(self, greatest: int) -> None:
+        """Let the next numbers be greater than `greatest`, if they would not be."""
+        name = sa.literal(logins.name)
+        last = sa.select(sa.func.greatest(sa.column("last_value"), greatest)).select_from(
+            sa.table(str(logins.name))
+        )
+        with self._begin(self._engine) as connection:
+            connection.execute(sa.select(sa.func.setval(name, last.scalar_subquery())))
+
     def names(self) -> Iterator[str]:
         """Yield the names of all accounts, in the order of the database.
 

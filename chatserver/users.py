@@ -195,6 +195,7 @@ class User:
         self.leave()
         for invitation in received:
             invitation.inviter.ended(invitation, ErrorCode.NOT_FREE)
+        self._go_on()
 
     def forget(self) -> None:
         """End all, and tell nobody."""
@@ -208,16 +209,17 @@ class User:
                 invitation.invitee.withdrawn(invitation)
         elif refusal is not None:
             self.conversation.refused(invitation.command, refusal)
-            if refusal is ErrorCode.FAILED and self._has_invited(invitation.invitee.name):
-                # It may have taken the place of the earlier one there, and is withdrawn.
-                self._withdraw()
-                self.conversation.invitation_ended(ErrorCode.NOT_FREE)
         else:
             self._withdraw()
             self.sent = invitation
             if self._invitation_timeout is not None:
                 invitation.timeout = self._clock.callLater(self._invitation_timeout, self._time_out)
             self.conversation.granted(invitation.command)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what has waited for the answer to an offer. There is none, or it is not waited for."""
+        self._offering = None
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each()
@@ -316,7 +318,7 @@ class User:
         self._accepting = None
         self._log.info("Chat opened: {a} and {b}", a=str(self), b=str(other), network=self.network)
         self._begin_chat(other, invitation.command if crossing is None else self._accepted_with)
-        answer(None)
+        answer(None if self.partner is other else ErrorCode.LOST)
         self._tell_held()
 
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:

@@ -259,8 +259,9 @@ class MemoryCluster(MemoryServer):
         ]
         self.next_machine = 0
 
-    def take_logins(self, count: int) -> Deferred[list[int]]:
+    def take_logins(self, count: int, greatest: int) -> Deferred[list[int]]:
         """Number logins, as the database does."""
+        assert greatest <= self.logins
         first, self.logins = self.logins + 1, self.logins + count
         return succeed(list(range(first, self.logins + 1)))
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from argon2.exceptions import HashingError
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -27,11 +28,12 @@ from chatserver.accounts import (
     TooBusyError,
 )
 from chatserver.credentials import Credentials
-from chatserver.database import make_engine, prepare
+from chatserver.database import make_engine, prepare, prepare_numbers
 from chatserver.limits import HASHING_NICENESS
 from chatserver.passwords import Passwords, StoredPassword, parse_cost
 from chatserver.store import Store
 from tests.databases import REFERENCE, REFERENCE_PASSWORDS, execute, postgresql_url, sqlite_url
+from tests.logs import keep_lines
 
 CHEAP = parse_cost("m=8,t=1,p=1")
 ALICE = Credentials("alice", b"correct horse")
@@ -63,9 +65,11 @@ class GatedPasswords(Passwords):
         super().__init__(CHEAP)
         self.gate = threading.Event()
         self.gate.set()
+        self.has_begun = threading.Event()
 
     def hash(self, password: bytes) -> StoredPassword:
         """Wait for the gate, then hash."""
+        self.has_begun.set()
         self.gate.wait()
         return super().hash(password)
 
@@ -290,6 +294,7 @@ class AccountsTests:
         accounts.start()
         self.passwords.gate.clear()
         answer = accounts.register(ALICE)
+        await deferToThread(self.passwords.has_begun.wait)
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
         self.failureResultOf(accounts.register(BOB), TooBusyError)
@@ -298,11 +303,16 @@ class AccountsTests:
         self.assertEqual(list(self.rows()), ["alice"])
 
     async def test_stop(self) -> None:
-        """Stopping refuses what is new, lets what is under way finish, blocks nobody, and ends
+        """Stopping refuses what is new, lets what a thread is at finish, blocks nobody, and ends
         every thread and connection; a second stop waits for the same.
         """
+        await self.accounts.stop()
+        self.accounts = self.make_accounts(hashing_threads=1)
+        self.accounts.start()
         self.passwords.gate.clear()
         answer = self.accounts.register(ALICE)
+        waiting = self.accounts.register(BOB)
+        await deferToThread(self.passwords.has_begun.wait)
         stopped = [self.accounts.stop(), self.accounts.stop()]
         for refused in [self.accounts.register(BOB), self.accounts.log_in(ALICE)]:
             error = self.failureResultOf(refused, StorageFailedError)
@@ -311,6 +321,7 @@ class AccountsTests:
             self.assertNoResult(stop)
         self.passwords.gate.set()
         await answer
+        await self.assertFailure(waiting, StorageFailedError)
         for stop in stopped:
             await stop
         self.assertEqual(list(self.rows()), ["alice"])
@@ -418,3 +429,14 @@ class PostgreSQLAccountsTests(AccountsTests, TestCase):
     """Accounts in PostgreSQL."""
 
     make_url = postgresql_url
+
+    async def test_login_numbers(self) -> None:
+        """Logins are numbered above what was known, also when the database has gone back."""
+        await deferToThread(prepare_numbers, self.url)
+        lines = keep_lines(self)
+        (first,) = await self.accounts.number_logins(1, 0)
+        numbers = await self.accounts.number_logins(2, first)
+        self.assertGreater(numbers[0], first)
+        self.assertEqual(lines, [])
+        self.assertEqual(await self.accounts.number_logins(2, 5000), [5001, 5002])
+        self.assertTrue(any("have gone back" in line for line in lines))

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from chatserver import users
 from chatserver.accounts import StorageFailedError
 from chatserver.cluster.bus import Heard
+from chatserver.cluster.directory import ClusterDirectory
 from chatserver.cluster.messages import (
     VERSION,
     Accept,
@@ -19,6 +20,7 @@ from chatserver.cluster.messages import (
     Lookup,
     Offer,
     Say,
+    Withdraw,
     decode_announcement,
     encode,
     encode_frame,
@@ -32,6 +34,7 @@ from chatserver.limits import (
     READ_AHEAD,
 )
 from chatserver.packets import MAX_BODY, Command, Packet
+from chatserver.users import User
 from tests.cluster_checks import Person, error, find_timers
 from tests.memory_cluster import MemoryBus, MemoryCluster
 from tests.test_cluster import (
@@ -51,6 +54,7 @@ from tests.test_cluster import (
 )
 
 UNKNOWN = Packet(0x7F)
+NAMES = ("alice", "bob", "carol")
 
 
 class LinkCase(ClusterCase):
@@ -111,6 +115,20 @@ class GoneTests(LinkCase):
         alice.leave()
         self.carry_all()
         self.assertEqual(bob.take(), [])
+        self.end()
+
+    def test_accept_of_one_who_asks(self) -> None:
+        """An accept that waits for an inviter who leaves is LOST at once."""
+        self.start(machines=3)
+        self.has_lost = True
+        (alice,), (bob,), (carol,) = (self.log_in(n, name) for n, name in enumerate(NAMES))
+        self.invite(alice, bob)
+        self.cluster.stop(2)
+        alice.send(Command.CHAT_REQUEST, carol.name.encode())
+        bob.send(Command.CHAT_ACCEPT)
+        alice.leave()
+        self.cluster.run()
+        self.assertEqual(bob.take(), [LOST])
         self.end()
 
     def test_accept_granted(self) -> None:
@@ -288,6 +306,32 @@ class LoginTests(LinkCase):
         newer.close()
         self.end()
 
+    def test_looked_for_while_coming(self) -> None:
+        """Who looked for somebody who was coming is answered once, and not kept."""
+        self.there.is_slow = True
+        bob = self.cluster.connect_to(1)
+        bob.send(Packet(Command.LOGIN, b"bob:password"))
+        (alice,) = self.log_in(0, "alice")
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        self.there.settle_all()
+        self.cluster.run()
+        self.assertEqual(alice.take(), [SENT])
+        (presence,) = self.cluster.machines[1].online._presences.values()
+        self.assertEqual(presence.lookups, [])
+
+    def test_stopped(self) -> None:
+        """A machine that has stopped hears nothing any more."""
+        (alice,) = self.log_in(0, "alice")
+        machine = self.cluster.machines[0]
+        machine.factory.shut_down()
+        self.cluster.run()
+        machine.online.stop()
+        frame = encode_frame(self.cluster.machines[1].online.machine, 0, 1, Withdraw(3))
+        self.there.publish(f"machine.{machine.online.machine}", frame)
+        self.cluster.run()
+        self.assertEqual(machine.online._links, {})
+        self.assertEqual(alice.take(), [SHUTDOWN])
+
     def test_shut_down_while_coming(self) -> None:
         """Who was about to be there when the machine goes down is not found any more."""
         (bob,) = self.log_in(0, "bob")
@@ -318,7 +362,7 @@ class SlowNumbers(MemoryCluster):
         self.numbering: list[tuple[Deferred[list[int]], int]] = []
         super().__init__()
 
-    def take_logins(self, count: int) -> Deferred[list[int]]:
+    def take_logins(self, count: int, greatest: int) -> Deferred[list[int]]:
         """Number logins later."""
         self.numbering.append((Deferred(), count))
         return self.numbering[-1][0]
@@ -326,7 +370,7 @@ class SlowNumbers(MemoryCluster):
     def number(self) -> None:
         """Number those who wait longest."""
         later, count = self.numbering.pop(0)
-        super().take_logins(count).addCallback(later.callback)
+        super().take_logins(count, 0).addCallback(later.callback)
         self.run()
 
     def fail(self) -> None:
@@ -354,6 +398,49 @@ class NumberingTests(ClusterCase):
         alice.send(Packet(Command.LOGIN, b"alice:password"))
         self.cluster.number()
         self.assertEqual(alice.take(), [OK])
+
+    def test_fault(self) -> None:
+        """Whatever goes wrong with one number is logged, and the next is taken."""
+        lines = self.logged()
+        for wrong in (StorageFailedError("no permission"), RuntimeError("a fault")):
+            alice = self.cluster.connect_to(0)
+            alice.send(Packet(Command.LOGIN, b"alice:password"))
+            while self.cluster.numbering:
+                self.cluster.numbering.pop(0)[0].errback(wrong)
+            self.cluster.run()
+            self.assertEqual(alice.take(), [FAILED])
+            self.assertTrue(any(line.endswith(f", {wrong}") for line in lines))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        alice.send(Packet(Command.LOGIN, b"alice:password"))
+        self.cluster.number()
+        self.assertEqual(alice.take(), [OK])
+
+    def test_fault_of_one(self) -> None:
+        """A fault at one login keeps those behind it from nothing."""
+        announce = ClusterDirectory._announce
+
+        def announce_or_fail(directory: ClusterDirectory, user: User) -> None:
+            if user.name == b"bob":
+                raise RuntimeError
+            announce(directory, user)
+
+        self.patch(ClusterDirectory, "_announce", announce_or_fail)
+        carol = self.cluster.connect_to(0)
+        carol.send(Packet(Command.LOGIN, b"carol:password"))
+        for _ in ("alice", "bob and carol"):
+            self.cluster.number()
+        self.assertEqual(carol.take(), [OK])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_gone(self) -> None:
+        """Who goes meanwhile is kept nowhere."""
+        for client in self.clients:
+            client.close()
+        online = self.cluster.machines[0].online
+        self.assertEqual((online._arriving, online._unnumbered), (set(), []))
+        while self.cluster.numbering:
+            self.cluster.number()
+        self.assertEqual((online._coming, online._presences), ({}, {}))
 
     def test_shut_down(self) -> None:
         """Who has no number yet when the machine goes down is not found any more."""
@@ -469,6 +556,57 @@ class BrokenTests(LinkCase):
         self.cluster.run()
         self.assertEqual((alice.take(), bob.take()), ([BYE], [EXIT]))
         self.chat(alice, bob)
+        self.end()
+
+    def test_crossed(self) -> None:
+        """Of crossed accepts whose answers get lost nothing stays, on either side."""
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        self.invite(bob, alice)
+        self.hold()
+        alice.send(Command.CHAT_ACCEPT)
+        bob.send(Command.CHAT_ACCEPT)
+        for sender, reader in ((self.here, self.there), (self.there, self.here)):
+            subscription, heard = self.nats.ways[sender, reader].popleft()
+            subscription.hear(heard)
+        for way in self.nats.ways.values():
+            way.clear()
+        self.nats.room = None
+        self.cluster.advance(60)
+        self.assertEqual(alice.take(), [accepted("bob"), EXIT])
+        self.assertEqual(bob.take(), [accepted("alice"), EXIT])
+        for machine in self.cluster.machines:
+            self.assertFalse(any(link.is_busy for link in machine.online._links.values()))
+        self.chat(alice, bob)
+        self.end()
+
+    def test_fault(self) -> None:
+        """A fault of the server's while a message is taken ends the chat: it is never answered."""
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.chat(alice, bob)
+        with patch.object(User, "said", side_effect=RuntimeError("a fault")):
+            self.hold()
+            alice.send(Command.MESSAGE, b"hello")
+            subscription, heard = self.nats.ways[self.here, self.there].popleft()
+            self.assertRaises(RuntimeError, subscription.hear, heard)
+        self.carry_all()
+        self.assertEqual((alice.take(), bob.take()), ([LOST, EXIT], [EXIT]))
+        self.end()
+
+    def test_invited_again_meanwhile(self) -> None:
+        """An invitation that could not be sent changes nothing: the earlier one stands."""
+        self.has_lost = True
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        self.here.go()
+        alice.send(Command.CHAT_REQUEST, b"bob")
+        self.assertEqual(alice.take(), [FAILED])
+        self.here.come_back()
+        self.cluster.run()
+        bob.send(Command.CHAT_ACCEPT)
+        self.assertEqual((alice.take(), bob.take()), ([accepted("bob")], [accepted("alice")]))
         self.end()
 
 

@@ -24,6 +24,7 @@ from chatserver.database import (
     make_engine,
     parse_url,
     prepare,
+    prepare_numbers,
     reason,
     rehearse,
 )
@@ -455,6 +456,15 @@ class PostgreSQLStoreTests(StoreTests, TestCase):
     """The store in PostgreSQL."""
 
     make_url = postgresql_url
+
+    def test_login_numbers(self) -> None:
+        """Logins are numbered in a row, which can be set ahead, and never goes back."""
+        prepare_numbers(self.url)
+        first = self.store.number_logins(3)
+        self.assertEqual(first, sorted(first))
+        for greatest, least in ((first[-1] + 1000, first[-1] + 1001), (1, first[-1] + 1002)):
+            self.store.skip_login_numbers(greatest)
+            self.assertEqual(self.store.number_logins(1), [least])
 
     def test_settings(self) -> None:
         """No question is waited for without end."""

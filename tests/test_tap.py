@@ -161,6 +161,7 @@ class OptionTests(TapCase):
         for arguments, text in (
             (["--cluster="], "--cluster needs a value"),
             (["--cluster-ca=x"], "--cluster-ca is of no use without --cluster"),
+            (["--cluster-prefix=x"], "--cluster-prefix is of no use without --cluster"),
             (["--cluster-prefix=a..b"], "--cluster-prefix is made of letters"),
             (["--cluster=nats://127.0.0.1"], "asyncio reactor: twistd --reactor asyncio"),
         ):

@@ -47,7 +47,7 @@ class Subscription(Protocol):
     """That somebody listens to a subject."""
 
     def cancel(self) -> None:
-        """Listen no more. What is under way may still be heard."""
+        """Listen no more. Nothing is heard any more, also of what is under way."""
 
 
 class Bus(Protocol):

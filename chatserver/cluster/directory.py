@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from secrets import token_hex
 
@@ -18,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatserver.accounts import AccountsError, StorageFailedError
 from chatserver.addresses import Address
 from chatserver.cluster.bus import Bus, Heard, Subscription
 from chatserver.cluster.links import Link, RemoteUser
@@ -46,8 +48,11 @@ from chatserver.packets import Command, ErrorCode
 from chatserver.rates import Rate
 from chatserver.users import Answered, Delivery, Invitation, Peer, User
 
-TakeLogins = Callable[[int], Deferred[list[int]]]
-"""Takes so many numbers, each greater than all that any machine has taken before."""
+TakeLogins = Callable[[int, int], Deferred[list[int]]]
+"""Takes so many numbers, each greater than all that any machine has taken before.
+
+It is told the greatest that this machine has taken: a restored database may be behind.
+"""
 
 
 class ClusterDirectory(LocalDirectory):
@@ -74,7 +79,9 @@ class ClusterDirectory(LocalDirectory):
         self._arriving: set[User] = set()
         self._unnumbered: list[User] = []
         self._is_numbering = False
+        self._greatest_login = 0
         self._is_closed = False
+        self._subscriptions: list[Subscription] = []
         self._logins: dict[int, User] = {}
         self._coming: dict[User, _Presence] = {}
         self._presences: dict[User, _Presence] = {}
@@ -86,8 +93,10 @@ class ClusterDirectory(LocalDirectory):
 
     def start(self) -> None:
         """Begin to listen to the other machines."""
-        self._bus.subscribe(f"machine.{self.machine}", self._received)
-        self._bus.subscribe(f"lookup.{self.machine}.*", self._located)
+        self._subscriptions = [
+            self._bus.subscribe(f"machine.{self.machine}", self._received),
+            self._bus.subscribe(f"lookup.{self.machine}.*", self._located),
+        ]
         self._bus.on_return(self._bus_returned)
 
     def close(self) -> None:
@@ -103,6 +112,8 @@ class ClusterDirectory(LocalDirectory):
 
     def stop(self) -> None:
         """Listen to the other machines no more. To be called after `close`, when all is sent."""
+        while self._subscriptions:
+            self._subscriptions.pop().cancel()
         if self._beating.running:
             self._beating.stop()
         for lookup in self._lookups.values():
@@ -118,13 +129,17 @@ class ClusterDirectory(LocalDirectory):
         user = User(name, conversation, address, self._clock, self._invitation_timeout)
         self._arriving.add(user)
         self._unnumbered.append(user)
-        self._number_logins()
+        if not self._is_numbering:
+            self._is_numbering = True
+            Deferred.fromCoroutine(self._number_logins()).addErrback(self._log_fault)
 
     def turn_back(self, conversation: Conversation) -> None:
         """See `Directory`. An older connection of the same name stays."""
         for user in [each for each in self._arriving if each.conversation is conversation]:
             user.forget()
             self._arriving.remove(user)
+            if user in self._unnumbered:
+                self._unnumbered.remove(user)
             if (presence := self._coming.pop(user, None)) is not None:
                 presence.subscription.cancel()
 
@@ -133,43 +148,57 @@ class ClusterDirectory(LocalDirectory):
         self._forget_presence(self._users[name])
         super().depart(name)
 
-    def _number_logins(self) -> None:
+    async def _number_logins(self) -> None:
         """Take numbers for all who enter: one question at a time keeps them in their order."""
-        if self._is_numbering or not self._unnumbered:
-            return
-        self._is_numbering = True
-        entering, self._unnumbered = self._unnumbered, []
-
-        def done(result: list[int] | Failure) -> None:
-            if self._is_closed:
-                return
-            if isinstance(result, Failure):
-                for user in entering:
-                    if not user.is_gone:
-                        self._arriving.remove(user)
-                        user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
-                go_on()
-                return
-            for user, number in zip(entering, result, strict=True):
-                if not user.is_gone:
-                    user.login = number
-                    self._listen_for(user)
-            self._bus.settle(settled)
-
-        def settled() -> None:
-            # Whoever hears now that they are online is found from now on.
-            if self._is_closed:
-                return
-            for user in entering:
-                if not user.is_gone:
-                    self._add(user)
-            go_on()
-
-        def go_on() -> None:
+        try:
+            while self._unnumbered and not self._is_closed:
+                entering, self._unnumbered = self._unnumbered, []
+                await self._number(entering)
+        finally:
             self._is_numbering = False
-            self._number_logins()
 
-        self._take_logins(len(entering)).addBoth(done)
+    async def _number(self, entering: list[User]) -> None:
+        try:
+            numbers = await self._take_logins(len(entering), self._greatest_login)
+        except Exception as error:
+            if not isinstance(error, AccountsError):
+                self._log_fault(Failure())
+            for user in entering:
+                self._refuse(user, error)
+            return
+        if self._is_closed:
+            return
+        self._greatest_login = numbers[-1]
+        for user, number in zip(entering, numbers, strict=True):
+            if not user.is_gone:
+                user.login = number
+                self._listen_for(user)
+        # Whoever hears that they are online is found from then on.
+        settled: Deferred[None] = Deferred()
+        self._bus.settle(partial(settled.callback, None))
+        await settled
+        for user in entering:
+            if not (user.is_gone or self._is_closed):
+                try:
+                    self._add(user)
+                except Exception:  # Of one, and not of those behind.
+                    self._log_fault(Failure())
+
+    def _log_fault(self, failure: Failure) -> None:
+        self._log.failure("A fault of the server's, at a login", failure)
+
+    def _refuse(self, user: User, error: Exception) -> None:
+        """Tell `user`, who enters, that there is no number for the login."""
+        if not user.is_gone:
+            self._arriving.remove(user)
+            if not (isinstance(error, StorageFailedError) and error.is_told):
+                self._log.error(
+                    "Login refused: {user}, {reason}",
+                    user=str(user),
+                    reason=str(error),
+                    network=user.network,
+                )
+            user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
 
     def _listen_for(self, user: User) -> None:
         self._coming[user] = _Presence(
@@ -186,8 +215,8 @@ class ClusterDirectory(LocalDirectory):
             CLUSTER_ANSWER_TIMEOUT, self._announce_again, user
         )
         super()._add(user)
-        for lookup in presence.lookups:
-            self._answer(lookup, user)
+        while presence.lookups:
+            self._answer(presence.lookups.pop(0), user)
 
     def _forget_presence(self, user: User) -> None:
         presence = self._presences.pop(user)

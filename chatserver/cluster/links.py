@@ -83,6 +83,11 @@ class RemoteUser:
         def give_up() -> None:
             self.withdrawn(invitation)
             answer(ErrorCode.FAILED)
+            earlier = inviter.sent
+            if earlier is not None and earlier.invitee.name == self.name:
+                # This one may have taken its place there.
+                earlier.invitee.withdrawn(earlier)
+                inviter.ended(earlier, ErrorCode.NOT_FREE)
 
         self.link.ask(
             partial(Offer, self.login, inviter.login, inviter.name, number), answered, give_up
@@ -103,7 +108,7 @@ class RemoteUser:
 
         def answered(code: ErrorCode | None) -> None:
             answer(code)
-            if invitee.partner is self:
+            if code is None and invitee.partner is self:
                 self.link.chat_opened(invitee, self)
 
         def answered_late(code: ErrorCode | None) -> None:
@@ -385,7 +390,8 @@ class Link:
         """Take what the other machine sent.
 
         :raises UnreadableError: it is nothing that this version knows, and is left out; or it can't
-            be true, and all that was under way has ended
+            be true, and all that was under way has ended. So it has after any other error: somebody
+            may wait for an answer.
         """
         self._heard_at = self._clock.seconds()
         if not self._stream.follows(frame):
@@ -396,6 +402,9 @@ class Link:
             raise
         except UnreadableError as error:
             self.break_off(str(error))
+            raise
+        except Exception:
+            self.break_off("a fault of this machine's")
             raise
 
     def _take(self, body: Body) -> None:
