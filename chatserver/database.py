@@ -291,6 +291,8 @@ def _check_place(path: str) -> None:
         raise DatabaseUnusableError(f"there is no folder {folder} for the database: create it")
     if os.path.isdir(path):
         raise DatabaseUnusableError(f"{path} is a folder: name a file for the database")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DatabaseUnusableError(f"{path} is a pipe or a device: name a file for the database")
 
 
 def _not_creatable(path: str, why: str | None) -> DatabaseUnusableError:

@@ -646,6 +646,13 @@ class PrepareFileTests(TestCase):
         os.mkdir(self.path)
         self.assert_prepare_refuses(f"{self.path} is a folder: name a file for the database")
 
+    def test_device_in_place_of_file(self) -> None:
+        """A pipe or a device is no database."""
+        os.symlink(os.devnull, self.path)
+        for attempt in (prepare, database.rehearse):
+            with self.assertRaisesRegex(DatabaseUnusableError, "is a pipe or a device"):
+                attempt(self.url)
+
     def test_folder_not_writable(self) -> None:
         """A file that can't be created is told with the system's reason."""
         folder = os.path.dirname(self.path)
