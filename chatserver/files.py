@@ -23,5 +23,12 @@ def check_own(options: Mapping[str, Any], name: str) -> None:
     paths["database"] = sqlite_file(parse_url(options["database"], os.getcwd()))
     path = paths.pop(name, None)
     for other, its in paths.items():
-        if path and its and os.path.realpath(path) == os.path.realpath(its):
+        if path and its and _is_same(path, its):
             raise OperatorError(f"--{name}: {path} is the file of --{other} too; name another file")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Tell whether two paths are of one file, which may have two names (a hard link)."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)

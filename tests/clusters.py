@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import sqlalchemy as sa
 from twisted.trial.unittest import SkipTest, TestCase
 
 from chatserver.packets import Command, Packet
@@ -135,12 +136,13 @@ class Cluster:
         self._is_shared = is_shared
         self.machines = [self.add() for _ in range(machines)]
 
-    def add(self, url: str = "") -> Machine:
-        """Start one more machine, which finds NATS at `url`."""
+    def add(self, url: str = "", database: sa.URL | None = None) -> Machine:
+        """Start one more machine, which finds NATS at `url`, and the accounts in `database`."""
+        database = database or self.database
         machine = Machine(
             self._folder(),
             *("--cluster", url or self.nats.url, "--cluster-prefix", self.prefix),
-            *("--database", self.database.render_as_string(hide_password=False)),
+            *("--database", database.render_as_string(hide_password=False)),
         )
         _at_end(self._test, self._is_shared, machine.kill)
         return machine

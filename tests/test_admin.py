@@ -71,6 +71,8 @@ class Stream(io.TextIOWrapper):
 class Quiet(Protocol):
     """Says nothing, and tells `gone` when the connection is no more."""
 
+    packetsPerTurn = 1
+
     def __init__(self, gone: DeferredQueue[None]) -> None:
         self.gone = gone
 

@@ -234,6 +234,23 @@ class FaultTests(ClusterProcessCase):
         accepted = invited.ask(Command.CHAT_ACCEPT)
         self.assertEqual(accepted, Packet(Command.CHAT_ACCEPT, self.name("e").encode()))
 
+    def test_postgresql(self) -> None:
+        """When PostgreSQL ends its connections chats go on, and so do logins."""
+        here, _ = self.cluster.machines
+        url = self.cluster.database
+        assert url.host is not None
+        relay = Relay(url.host, url.port or 5432)
+        self.addCleanup(relay.close)
+        cut_off = self.cluster.add(database=url.set(host="127.0.0.1", port=relay.port))
+        talk = self.talk(here, cut_off, "a", "b")
+        for number in range(3):
+            relay.cut()
+            inviter = self.join(cut_off, f"c{number}")
+            self.begin(inviter, self.join(here, f"d{number}"), f"c{number}", f"d{number}")
+        before = len(talk.answers)
+        until(lambda: len(talk.answers) > before + 100, "messages")
+        self.assertEqual(talk.ended_at, {})
+
     def test_swallowed(self) -> None:
         """When the network to NATS swallows all it is the same, and the machine finds its way
         back; who has moved meanwhile is REPLACED there.

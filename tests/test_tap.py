@@ -114,7 +114,10 @@ class OptionTests(TapCase):
         """A file that is written to is that of no other option, by whatever name."""
         os.mkdir("here")
         os.symlink(os.path.abspath("here"), "there")
+        Path("here/one").touch()
+        os.link("here/one", "here/other")
         for arguments, told in (
+            (("--log-file=here/one", "--client-ca=here/other"), "is the file of --client-ca too"),
             (("--log-file=users.db",), "--log-file: users.db is the file of --database too"),
             (("--database=sqlite:///logs/server.log",), "is the file of --database too"),
             (("--log-file=certs/server.key",), "is the file of --private-key too"),
