@@ -236,6 +236,7 @@ def prepare_numbers(url: sa.URL) -> None:
     with _trying(url) as engine, engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         connection.execute(sa.schema.CreateSequence(logins, if_not_exists=True))
+        connection.execute(logins)  # Whether it may be used: the number is of no use.
 
 
 def rehearse(url: sa.URL) -> int | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from chatserver.cluster.directory import ClusterDirectory
 from chatserver.cluster.links import RemoteUser
 from chatserver.limits import CLUSTER_CREDIT, READ_AHEAD
 from chatserver.packets import MAX_BODY, Command, Packet
-from tests.memory_cluster import MemoryCluster
+from tests.memory_cluster import MemoryCluster, MemoryNats
 
 OK = Packet(Command.ACK, b"OK")
 BYE = Packet(Command.ACK, b"BYE")
@@ -203,17 +204,36 @@ def find_overdrawn(cluster: MemoryCluster) -> list[str]:
 
 def find_rest(cluster: MemoryCluster) -> list[str]:
     """Return what is still under way between machines."""
-    return [
-        f"{kind[1:]} at {machine.online.machine}: {getattr(link, kind)}"
-        for machine in cluster.machines
-        for link in machine.online._links.values()
-        for kind in ("_requests", "_sent", "_received", "_chats", "_invitation_numbers")
-        if getattr(link, kind)
-    ] + [
-        f"lookups at {machine.online.machine}"
-        for machine in cluster.machines
-        if machine.online._lookups
-    ]
+    return (
+        [
+            f"{kind[1:]} at {machine.online.machine}: {getattr(link, kind)}"
+            for machine in cluster.machines
+            for link in machine.online._links.values()
+            for kind in ("_requests", "_sent", "_received", "_chats", "_invitation_numbers")
+            if getattr(link, kind)
+        ]
+        + [
+            f"lookups at {machine.online.machine}"
+            for machine in cluster.machines
+            if machine.online._lookups
+        ]
+        + [
+            f"logins at {machine.online.machine}"
+            for machine in cluster.machines
+            if not _is_tidy(machine.online, cluster.nats)
+        ]
+    )
+
+
+def _is_tidy(online: ClusterDirectory, nats: MemoryNats) -> bool:
+    """Tell whether `online` knows of those who are online, and of nobody else."""
+    users = set(online._users.values())
+    listened = [each for each in nats.subscriptions if each.pattern.startswith("user.")]
+    return (
+        users == set(online._logins.values()) == set(online._presences)
+        and not (online._coming or online._arriving or online._unnumbered)
+        and len([each for each in listened if each.bus is online._bus]) == len(users)
+    )
 
 
 def find_timers(cluster: MemoryCluster) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
+import nats.errors
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,11 +29,19 @@ class SlowClient:
         self.can_go_on = asyncio.Event()
         self.heard: dict[str, Callable[[Any], Awaitable[None]]] = {}
 
-    async def connect(self, **_: object) -> None:
+    async def connect(self, closed_cb: Callable[[], Awaitable[None]], **_: object) -> None:
         """Connect."""
+        self.closed_cb = closed_cb
 
     async def close(self) -> None:
-        """Close."""
+        """Close, as nats-py does it."""
+        if self.is_connected:
+            self.is_connected = False
+            await self.closed_cb()
+
+    async def flush(self, _timeout: float) -> None:
+        """Wait until NATS has taken all."""
+        await self.can_go_on.wait()
 
     async def publish(self, _subject: str, data: bytes, _reply: str) -> None:
         """Take `data`, once that may be."""
@@ -74,7 +83,7 @@ class NatsBusTests(SynchronousTestCase):
             bus = NatsBus(NatsAddress(("nats://localhost",), "prefix"), WriteBatch(Clock()))
             bus.start()
             await asyncio.sleep(0)
-            await script(bus, bus._client)
+            await script(bus, cast(Any, bus._client))
             assert bus._task is not None
             bus._task.cancel()
 
@@ -131,12 +140,147 @@ class NatsBusTests(SynchronousTestCase):
 
         self.patch(SlowClient, "is_connected", False)
 
-        async def connect(_: SlowClient, **__: object) -> None:
-            self.patch(SlowClient, "is_connected", True)
+        async def connect(client: SlowClient, **_: object) -> None:
+            client.is_connected = True
 
         self.patch(SlowClient, "connect", connect)
         self.patch(NatsBus, "start", start_with_one)
         self.play(script)
+
+    def test_settle(self) -> None:
+        """It has settled when NATS has taken all, or after a while, or at once if NATS is away."""
+        self.patch(cluster_bus, "BUS_CONNECT_TIMEOUT", 0.01)
+        settled: list[str] = []
+
+        async def script(bus: NatsBus, client: SlowClient) -> None:
+            await self.turn()
+            bus.settle(lambda: settled.append("late"))
+            await self.turn()
+            self.assertEqual(settled, [])
+            await asyncio.sleep(0.02)
+            self.assertEqual(settled, ["late"])
+            client.can_go_on.set()
+            await self.turn()
+            self.patch(cluster_bus, "BUS_CONNECT_TIMEOUT", 60)
+            bus.settle(lambda: settled.append("known"))
+            self.assertEqual(settled, ["late"])
+            await self.turn()
+            client.is_connected = False
+            bus.settle(lambda: settled.append("away"))
+            self.assertEqual(settled, ["late", "known", "away"])
+
+        self.play(script)
+
+    def test_closed(self) -> None:
+        """When nats-py has given up the connection is made anew, and who wants to know is told."""
+        self.patch(cluster_bus, "BUS_RENEW_INTERVAL", 0.01)
+        returned: list[NatsBus] = []
+
+        async def script(bus: NatsBus, client: SlowClient) -> None:
+            bus.on_return(lambda: returned.append(bus))
+            await self.turn()
+            bus.subscribe("one", lambda _: None)
+            await self.turn()
+            await client.close()
+            await asyncio.sleep(0.03)
+            assert isinstance(bus._client, SlowClient)
+            self.assertIsNot(bus._client, client)
+            self.assertEqual(list(bus._client.heard), ["prefix.one"])
+
+        self.play(script)
+        self.assertEqual(len(returned), 1)
+
+    def test_broken_while_connecting(self) -> None:
+        """A connection that breaks before all is listened to is made anew, once."""
+        self.patch(cluster_bus, "BUS_RETRY_INTERVAL", 0.001)
+        self.patch(cluster_bus, "BUS_RENEW_INTERVAL", 0.01)
+        subscribe = SlowClient.subscribe
+        outcomes = [ConnectionError("broken"), None]
+
+        async def fail_once(
+            client: SlowClient, subject: str, cb: Callable[[Any], Awaitable[None]]
+        ) -> None:
+            if error := outcomes.pop(0):
+                raise error
+            await subscribe(client, subject, cb)
+
+        self.patch(SlowClient, "subscribe", fail_once)
+        start = NatsBus.start
+
+        def start_with_one(bus: NatsBus) -> None:
+            bus.subscribe("one", lambda _: None)
+            start(bus)
+
+        self.patch(SlowClient, "is_connected", False)
+        connect = SlowClient.connect
+
+        async def be_connected(client: SlowClient, **options: Any) -> None:
+            await connect(client, **options)
+            client.is_connected = True
+
+        self.patch(SlowClient, "connect", be_connected)
+        self.patch(NatsBus, "start", start_with_one)
+
+        async def script(bus: NatsBus, _: SlowClient) -> None:
+            await asyncio.sleep(0.005)
+            client = bus._client
+            self.assertTrue(bus.is_up)
+            await asyncio.sleep(0.02)
+            self.assertIs(bus._client, client)
+
+        self.play(script)
+        self.assertEqual(outcomes, [])
+
+    def test_reasons(self) -> None:
+        """While NATS is away each reason is logged once, and again the next time."""
+
+        async def script(bus: NatsBus, client: SlowClient) -> None:
+            for _ in range(2):
+                client.is_connected = False
+                for reason in ("lost", "wrong token", "lost", "wrong token"):
+                    await bus._failed(ConnectionError(reason))
+                client.is_connected = True
+                await bus._connected()
+
+        self.play(script)
+        told = [line for line in self.lines if "lost" in line or "token" in line]
+        self.assertEqual(len(told), 4)
+        self.assertTrue(told[0].startswith("NATS is away: lost"))
+        self.assertEqual(told[1], "NATS: wrong token")
+
+    def test_work_that_fails(self) -> None:
+        """What goes wrong with one thing is logged, and the next is done."""
+
+        async def script(bus: NatsBus, client: SlowClient) -> None:
+            client.can_go_on.set()
+            await self.turn()
+
+            async def fail(error: Exception) -> None:
+                raise error
+
+            bus.do(lambda: fail(RuntimeError("a fault")))
+            bus.do(lambda: fail(nats.errors.Error("refused")))
+            bus.publish("user.x", b"a")
+            await self.turn()
+            self.assertEqual(client.said, [b"a"])
+
+        self.play(script)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertIn("NATS: refused", self.lines)
+
+    def test_fault_when_it_returns(self) -> None:
+        """A fault of who wants to know that NATS is back keeps nobody from going on."""
+
+        async def script(bus: NatsBus, client: SlowClient) -> None:
+            bus.on_return(lambda: 1 // 0)
+            client.can_go_on.set()
+            await bus._connected()
+            bus.publish("user.x", b"a")
+            await self.turn()
+            self.assertEqual(client.said, [b"a"])
+
+        self.play(script)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_fault(self) -> None:
         """A fault of the server's in what is heard is logged as that, and the next is heard."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.internet.defer import Deferred
 
@@ -609,6 +609,22 @@ class BrokenTests(LinkCase):
         self.assertEqual((alice.take(), bob.take()), ([accepted("bob")], [accepted("alice")]))
         self.end()
 
+    def test_fault_at_the_end(self) -> None:
+        """A fault while one chat is ended keeps none from its end, and no machine from living."""
+        self.start(machines=3)
+        self.has_lost = True
+        alice, carol, eve = self.log_in(0, "alice", "carol", "eve")
+        (bob, frank), (dave,) = self.log_in(1, "bob", "frank"), self.log_in(2, "dave")
+        self.chat(alice, bob)
+        self.chat(eve, frank)
+        self.chat(carol, dave)
+        user = self.cluster.machines[0].online._users[b"alice"]
+        self.patch(user, "left", Mock(side_effect=RuntimeError))
+        self.cluster.stop(1)
+        self.cluster.advance(20)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((eve.take(), carol.take(), dave.take()), ([EXIT], [], []))
+
 
 class SilentTests(LinkCase):
     """Machines that do not hear of each other, for a moment or for a day."""
@@ -853,6 +869,23 @@ class CreditTests(LinkCase):
         told = [EXIT, invited("carol")]
         answers = [*[LOST] * 7, accepted("carol"), *[OK] * 5]
         self.assertEqual(self.alice.take(), told + answers)
+        self.end()
+
+    def test_next_partner(self) -> None:
+        """Who comes next has to wait too, while what somebody else said is not answered."""
+        self.chat(self.alice, self.bob)
+        self.begin_inviting(self.dave, "bob")
+        self.say(self.alice, 7)
+        self.bob.send(Command.EXIT_CHAT)
+        self.carry(self.here, 1)
+        self.bob.send(Command.CHAT_ACCEPT)
+        self.carry(self.there)
+        self.assertEqual(self.dave.take(), [SENT, accepted("bob")])
+        self.say(self.dave, 3)
+        self.assertFalse(self.dave.client.transport.is_reading)
+        self.carry_all()
+        self.assertEqual(self.dave.take(), [OK] * 3)
+        self.assertEqual(self.alice.take(), [EXIT, *[LOST] * 7])
         self.end()
 
     def test_after_a_break(self) -> None:

@@ -51,7 +51,7 @@ class Subscription(Protocol):
 
 
 class Bus(Protocol):
-    """Carries messages to whoever listens, once at most, each sender's in their order.
+    """Carries messages to whoever listens, once at most, each sender's of a subject in their order.
 
     Nobody hears what they say themselves.
     """
@@ -153,6 +153,14 @@ class NatsClient(Client):
         if self._needs_tls and not self._server_info.get("tls_required"):
             raise nats.errors.Error("TLS is wanted, and that server has none")
         return super()._connect_command()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        # nats-py looks for another server only when all that was written is taken: by a NATS that
+        # hangs that is never.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await super()._process_op_err(e)
 
 
 async def _try(address: NatsAddress) -> None:
@@ -266,7 +274,7 @@ class NatsBus:
         self._client: Client = NatsClient(address)
         self._subscriptions: set[NatsSubscription] = set()
         self._returned: list[Callable[[], None]] = []
-        self._is_away = False
+        self._told: set[str] = set()  # why the bus is away
         self._is_stopping = False
         # What is to be done, in its order: nats-py's own methods wait in between.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -333,17 +341,18 @@ class NatsBus:
         if not self.is_up:
             settled()
             return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        is_settled = False
 
         async def ask() -> None:
             answered = asyncio.ensure_future(self._client.flush(BUS_CONNECT_TIMEOUT))
             answered.add_done_callback(finish)
 
         def finish(answered: asyncio.Future[None] | None = None) -> None:
+            nonlocal is_settled
             if answered is not None and not answered.cancelled():
                 answered.exception()  # What is wrong is told elsewhere.
-            if not waiting.done():
-                waiting.set_result(None)
+            if not is_settled:
+                is_settled = True
                 late.cancel()
                 settled()
 
@@ -390,6 +399,7 @@ class NatsBus:
             except Exception as error:
                 self._tell(error)
                 await _close(client)
+                self._cancel_renewal()  # Which that has booked: it is tried again here.
                 await asyncio.sleep(BUS_RETRY_INTERVAL)
             else:
                 await self._connected()
@@ -404,8 +414,7 @@ class NatsBus:
         self.do(finish)
         with suppress(Exception):
             await asyncio.wait_for(done, BUS_CONNECT_TIMEOUT)
-        if self._renewing is not None:
-            self._renewing.cancel()
+        self._cancel_renewal()
         if self._task is not None:
             self._task.cancel()
         await _close(self._client)
@@ -415,9 +424,13 @@ class NatsBus:
             self._log.error("NATS: {reason}", reason=_too_small(self._client.max_payload))
         where = self._client.connected_url
         self._log.info("NATS: connected to {where}", where="" if where is None else where.netloc)
-        self._is_away = self._is_full = False
+        self._told.clear()
+        self._is_full = False
         for each in self._returned:
-            each()
+            try:
+                each()
+            except Exception:
+                self._log.failure("A fault of the server's, when NATS is back")
 
     async def _disconnected(self) -> None:
         self._tell(self._client.last_error or ConnectionError("the connection is lost"))
@@ -441,6 +454,11 @@ class NatsBus:
             loop = asyncio.get_running_loop()
             self._renewing = loop.call_later(BUS_RENEW_INTERVAL, self.do, self._renew)
 
+    def _cancel_renewal(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+
     async def _renew(self) -> None:
         await _close(self._client)
         self._renewing = None
@@ -456,12 +474,16 @@ class NatsBus:
             )
 
     def _tell(self, error: Exception) -> None:
-        """Log `error`; once for each time in which the bus is away."""
+        """Log `error`; while the bus is away each reason once."""
         reason = (str(error) or type(error).__name__).removeprefix("nats: ")
-        if self.is_up:
+        if self._is_stopping or reason in self._told:
+            return
+        is_first = not self._told
+        if not self.is_up:
+            self._told.add(reason)
+        if self.is_up or not is_first:
             self._log.warn("NATS: {reason}", reason=reason)
-        elif not (self._is_away or self._is_stopping):
-            self._is_away = True
+        else:
             self._log.error(
                 "NATS is away: {reason}; users of other machines can't be reached",
                 reason=reason,

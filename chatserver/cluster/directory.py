@@ -102,8 +102,8 @@ class ClusterDirectory(LocalDirectory):
     def close(self) -> None:
         """See `Directory`. The other machines are told: nobody here is in their users' way."""
         self._is_closed = True
-        for presence in self._coming.values():
-            presence.subscription.cancel()
+        for user in list(self._arriving):
+            self._forget_arriving(user)
         for user in list(self._presences):
             self._forget_presence(user)
         super().close()
@@ -136,12 +136,7 @@ class ClusterDirectory(LocalDirectory):
     def turn_back(self, conversation: Conversation) -> None:
         """See `Directory`. An older connection of the same name stays."""
         for user in [each for each in self._arriving if each.conversation is conversation]:
-            user.forget()
-            self._arriving.remove(user)
-            if user in self._unnumbered:
-                self._unnumbered.remove(user)
-            if (presence := self._coming.pop(user, None)) is not None:
-                presence.subscription.cancel()
+            self._forget_arriving(user)
 
     def depart(self, name: bytes) -> None:
         """See `Directory`."""
@@ -217,6 +212,14 @@ class ClusterDirectory(LocalDirectory):
         super()._add(user)
         while presence.lookups:
             self._answer(presence.lookups.pop(0), user)
+
+    def _forget_arriving(self, user: User) -> None:
+        user.forget()
+        self._arriving.remove(user)
+        if user in self._unnumbered:
+            self._unnumbered.remove(user)
+        if (presence := self._coming.pop(user, None)) is not None:
+            presence.subscription.cancel()
 
     def _forget_presence(self, user: User) -> None:
         presence = self._presences.pop(user)

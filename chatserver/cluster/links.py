@@ -66,6 +66,7 @@ class RemoteUser:
         self._unanswered = 0
         self._is_full = False
         self._is_held = False
+        self._waiting: User | None = None  # the chat partner who was told to wait
 
     def __str__(self) -> str:
         return f"{self.name.decode(errors='backslashreplace')!r} (machine {self.link.machine})"
@@ -135,17 +136,18 @@ class RemoteUser:
                 ticket.undelivered()
             if self._is_full and self._unanswered <= CLUSTER_CREDIT // 2:
                 self._is_full = False
-                self._hold_or_not(sender, was_held=True)
+                if self._waiting is not None:  # Perhaps another one than said this.
+                    self._hold_or_not(self._waiting)
 
         self._unanswered += size
         self.link.ask(lambda request: Say(self.login, sender.login, request, list(texts)), answered)
-        if not self._is_full and self._unanswered > CLUSTER_CREDIT:
-            was_held, self._is_full = self._is_held, True
-            self._hold_or_not(sender, was_held)
+        if self._unanswered > CLUSTER_CREDIT:
+            self._is_full = True
+            self._hold_or_not(sender)
 
     def left(self, leaver: User) -> None:
         """See `Peer`."""
-        self._is_held = False
+        self.chat_over()
         self.link.chat_ended(leaver, self)
         self.link.send(Leave(self.login, leaver.login))
 
@@ -155,14 +157,19 @@ class RemoteUser:
 
     def hold(self, partner: User, is_held: bool) -> None:
         """The other machine tells that they take nothing, or have taken it all."""
-        was_held = self._is_held or self._is_full
         self._is_held = is_held
-        self._hold_or_not(partner, was_held)
+        self._hold_or_not(partner)
 
-    def _hold_or_not(self, partner: User, was_held: bool) -> None:
-        is_held = self._is_held or self._is_full
-        if is_held is not was_held:
-            partner.held(self, is_held)
+    def chat_over(self) -> None:
+        """They are in no chat any more."""
+        self._is_held = False
+        self._waiting = None
+
+    def _hold_or_not(self, partner: User) -> None:
+        must_wait = self._is_held or self._is_full
+        if must_wait is not (self._waiting is partner):
+            self._waiting = partner if must_wait else None
+            partner.held(self, must_wait)
 
 
 def _here(peer: object) -> User:
@@ -375,23 +382,27 @@ class Link:
                 chats=len(chats),
             )
         # First what an accept that waits at its inviter would still find.
-        for invitation in sent.values():
-            invitation.inviter.ended(invitation, ErrorCode.NOT_FREE)
-        for request in requests.values():
-            request.end(ErrorCode.FAILED)
-        for user, partner in chats.items():
-            user.left(partner)
-        for invitation in received.values():
-            invitation.invitee.withdrawn(invitation)
+        for end in (
+            *(partial(each.inviter.ended, each, ErrorCode.NOT_FREE) for each in sent.values()),
+            *(partial(each.end, ErrorCode.FAILED) for each in requests.values()),
+            *(partial(user.left, partner) for user, partner in chats.items()),
+            *(partial(each.invitee.withdrawn, each) for each in received.values()),
+        ):
+            try:
+                end()
+            except Exception:  # Of one user, and not of the others.
+                self._log.failure(
+                    "A fault of the server's, towards {machine}", machine=self.machine
+                )
 
     # --- What the other machine says ------------------------------------------------------
 
     def received(self, frame: Frame) -> None:
         """Take what the other machine sent.
 
-        :raises UnreadableError: it is nothing that this version knows, and is left out; or it can't
-            be true, and all that was under way has ended. So it has after any other error: somebody
-            may wait for an answer.
+        :raises UnreadableError: it is nothing that this version knows, or its generation can't be,
+            and it is left out; or what it says can't be true, and all that was under way has ended.
+            So it has after any other error: somebody may wait for an answer.
         """
         self._heard_at = self._clock.seconds()
         if not self._stream.follows(frame):
@@ -496,7 +507,7 @@ class Link:
             partner=str(partner),
             network=user.network,
         )
-        partner.hold(user, is_held=False)
+        partner.chat_over()
         user.left(partner)
 
     def _partner_of(self, body: Say | Leave | Hold) -> User | None:
