@@ -266,6 +266,10 @@ CLUSTER_CREDIT = 128 * 1024
 that takes on the way, a millisecond's worth of a fast network, and little enough for thousands of
 chats with a machine that is stuck."""
 
+CLUSTER_MESSAGE_COST = 64
+"""Bytes that each message counts besides its text, for `CLUSTER_CREDIT`: about what it takes in
+memory on its way. Without them no number of empty messages would be too many."""
+
 BUS_CONNECT_TIMEOUT = 2
 """Seconds for each step of connecting to NATS, and of leaving it."""
 

@@ -769,6 +769,16 @@ class CreditTests(LinkCase):
         self.carry_all()
         self.assertEqual(self.alice.take(), [OK] * 80)
 
+    def test_empty_messages(self) -> None:
+        """Empty messages count too."""
+        self.chat(self.alice, self.bob)
+        self.hold()
+        for _ in range(400):
+            self.alice.client.send(*[Packet(Command.MESSAGE, b"")] * 20)
+        self.assertFalse(self.alice.client.transport.is_reading)
+        self.carry_all()
+        self.assertEqual(self.alice.take(), [OK] * 8000)
+
     def test_half(self) -> None:
         """A sender goes on as soon as half of what may be on its way is answered."""
         self.chat(self.alice, self.bob)

@@ -409,7 +409,8 @@ class NatsBus:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def finish() -> None:
-            done.set_result(None)
+            if not done.done():  # It may have taken too long.
+                done.set_result(None)
 
         self.do(finish)
         with suppress(Exception):

@@ -37,6 +37,7 @@ from chatserver.limits import (
     CLUSTER_ANSWER_TIMEOUT,
     CLUSTER_CREDIT,
     CLUSTER_FORGET,
+    CLUSTER_MESSAGE_COST,
     CLUSTER_SILENCE,
 )
 from chatserver.packets import MAX_BODY, SEPARATOR, Command, ErrorCode
@@ -126,7 +127,7 @@ class RemoteUser:
 
     def said(self, sender: User, texts: Sequence[bytes], ticket: Delivery) -> None:
         """See `Peer`. While too much is not answered the sender has to wait."""
-        size = sum(map(len, texts))
+        size = sum(map(len, texts)) + CLUSTER_MESSAGE_COST * len(texts)
 
         def answered(code: ErrorCode | None) -> None:
             self._unanswered -= size
