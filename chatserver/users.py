@@ -195,6 +195,7 @@ class User:
         self.leave()
         for invitation in received:
             invitation.inviter.ended(invitation, ErrorCode.NOT_FREE)
+        self._offering = None
         self._go_on()
 
     def forget(self) -> None:
@@ -218,8 +219,7 @@ class User:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Do what has waited for the answer to an offer. There is none, or it is not waited for."""
-        self._offering = None
+        """Do what has waited for the answer to an offer. Nobody waits for that any more."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each()

@@ -83,7 +83,7 @@ class NatsBusTests(SynchronousTestCase):
             bus = NatsBus(NatsAddress(("nats://localhost",), "prefix"), WriteBatch(Clock()))
             bus.start()
             await asyncio.sleep(0)
-            await script(bus, cast(Any, bus._client))
+            await asyncio.wait_for(script(bus, cast(Any, bus._client)), 10)
             assert bus._task is not None
             bus._task.cancel()
 
@@ -239,9 +239,7 @@ class NatsBusTests(SynchronousTestCase):
 
         async def script(bus: NatsBus, _: SlowClient) -> None:
             await self.until(lambda: bus.is_up and not outcomes)
-            client = bus._client
             self.assertIsNone(bus._renewing)
-            self.assertIs(bus._client, client)
 
         self.play(script)
         self.assertEqual(outcomes, [])

@@ -643,7 +643,7 @@ class FairnessTests(ServerCase):
         self.assertEqual(client.take(), [UNKN])
 
     def test_handshakes(self) -> None:
-        """Of many handshakes one goes on in each turn; who is gone meanwhile takes none."""
+        """Of many handshakes that take long one goes on in each turn; who is gone takes none."""
         clients = [self.server.connect(handshake=False) for _ in range(4)]
         for client in clients:
             with self.assertRaises(SSL.WantReadError):
