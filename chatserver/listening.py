@@ -148,12 +148,13 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def _with_backlog(description: str) -> str:
-    """Return `description` with `LISTEN_BACKLOG`, if it is of TCP and says nothing of that.
+    """Return `description` with `LISTEN_BACKLOG`, if it says nothing of that.
 
-    Twisted's own is 50: of a proxy that comes back with more, all others wait for a second.
+    Twisted's own is 50: of a proxy that comes back with more, all others wait for a second, or
+    at a UNIX socket are refused.
     """
     kind, *arguments = description.removeprefix(_PROXIED).split(":")
-    is_plain = kind in ("tcp", "tcp6") and all("=" in each for each in arguments[1:])
+    is_plain = kind in ("tcp", "tcp6", "unix") and all("=" in each for each in arguments[1:])
     if is_plain and not any(each.startswith("backlog=") for each in arguments):
         return f"{description}:backlog={LISTEN_BACKLOG}"
     return description

@@ -318,7 +318,8 @@ class User:
         self._accepting = None
         self._log.info("Chat opened: {a} and {b}", a=str(self), b=str(other), network=self.network)
         self._begin_chat(other, invitation.command if crossing is None else self._accepted_with)
-        answer(None if self.partner is other else ErrorCode.LOST)
+        is_over = self.partner is not other  # Their client may be gone since it was told.
+        answer(ErrorCode.LOST if is_over else None)
         self._tell_held()
 
     def ended(self, invitation: Invitation, code: ErrorCode) -> None:

@@ -177,7 +177,7 @@ class NatsBusTests(SynchronousTestCase):
         self.play(script)
 
     def test_stopped_while_it_hangs(self) -> None:
-        """The end does not wait for a NATS that takes nothing, and nothing is wrong with that."""
+        """The end does not wait for a NATS that takes nothing."""
         self.patch(cluster_bus, "BUS_CONNECT_TIMEOUT", 0.01)
 
         async def script(bus: NatsBus, client: SlowClient) -> None:

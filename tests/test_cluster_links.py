@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from unittest.mock import Mock, patch
 
 from twisted.internet.defer import Deferred
@@ -34,9 +35,9 @@ from chatserver.limits import (
     READ_AHEAD,
 )
 from chatserver.packets import MAX_BODY, Command, Packet
-from chatserver.users import User
-from tests.cluster_checks import Person, error, find_timers
-from tests.memory_cluster import MemoryBus, MemoryCluster
+from chatserver.users import Peer, User
+from tests.cluster_checks import Person, error, find_half_chats, find_timers
+from tests.memory_cluster import MemoryBus, MemoryCluster, MemorySubscription
 from tests.test_cluster import (
     BYE,
     EXIT,
@@ -116,6 +117,22 @@ class GoneTests(LinkCase):
         self.carry_all()
         self.assertEqual(bob.take(), [])
         self.end()
+
+    def test_gone_while_told(self) -> None:
+        """Who accepts hears LOST when the inviter goes while it is told of the chat."""
+        (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
+        self.invite(alice, bob)
+        user = self.cluster.machines[0].online._users[b"alice"]
+        begin = user._begin_chat
+
+        def begin_and_go(partner: Peer, command: Command) -> None:
+            begin(partner, command)
+            user.conversation.connection_lost()
+
+        self.patch(user, "_begin_chat", begin_and_go)
+        bob.send(Command.CHAT_ACCEPT)
+        self.assertEqual(bob.take(), [LOST])
+        self.assertEqual(find_half_chats(self.cluster), [])
 
     def test_accept_of_one_who_asks(self) -> None:
         """An accept that waits for an inviter who leaves is LOST at once."""
@@ -415,6 +432,23 @@ class NumberingTests(ClusterCase):
         self.cluster.number()
         self.assertEqual(alice.take(), [OK])
 
+    def test_fault_before_it_is_known(self) -> None:
+        """So it does when the login can't be made known."""
+        subscribe = self.cluster.machines[0].bus.subscribe
+
+        def subscribe_or_fail(subject: str, hear: Callable[[Heard], None]) -> MemorySubscription:
+            if subject == "user.Ym9i":
+                raise RuntimeError
+            return subscribe(subject, hear)
+
+        self.patch(self.cluster.machines[0].bus, "subscribe", subscribe_or_fail)
+        carol = self.cluster.connect_to(0)
+        carol.send(Packet(Command.LOGIN, b"carol:password"))
+        for _ in ("alice", "bob and carol"):
+            self.cluster.number()
+        self.assertEqual((self.clients[1].take(), carol.take()), ([FAILED], [OK]))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_fault_of_one(self) -> None:
         """A fault at one login keeps those behind it from nothing."""
         announce = ClusterDirectory._announce
@@ -431,6 +465,9 @@ class NumberingTests(ClusterCase):
             self.cluster.number()
         self.assertEqual(carol.take(), [OK])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        online = self.cluster.machines[0].online
+        names = [each.name for each in online._presences]
+        self.assertEqual((names, set(online._users)), ([b"alice", b"carol"], {b"alice", b"carol"}))
 
     def test_gone(self) -> None:
         """Who goes meanwhile is kept nowhere."""

@@ -393,6 +393,14 @@ class UNIXSocketTests(ServerCase):
         self.OPTIONS = ("--port", f"unix:{self.path}")
         return super().start()
 
+    def test_many_connect_at_once(self) -> None:
+        """Those who connect at once wait. At a UNIX socket who may not wait is refused."""
+        for _ in range(200):
+            waiting = socket.socket(socket.AF_UNIX)
+            self.addCleanup(waiting.close)
+            waiting.setblocking(False)
+            waiting.connect(self.path)
+
     @in_thread
     def test_client(self: Any) -> None:
         """A client is answered."""

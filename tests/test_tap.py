@@ -254,14 +254,14 @@ class ListenTests(TestCase):
         self.assertIn("--port slow:1", str(caught.exception))
 
     def test_backlog(self) -> None:
-        """A TCP endpoint lets many wait to be accepted, unless it says itself how many."""
+        """An endpoint lets many wait to be accepted, unless it says itself how many."""
         for description, more in (
             ("tcp:5555", ":backlog=1024"),
             ("tcp6:5555", ":backlog=1024"),
             ("haproxy:tcp:5555:interface=127.0.0.1", ":backlog=1024"),
             ("tcp:5555:backlog=7", ""),
             ("tcp:5555:127.0.0.1:7", ""),
-            ("unix:/tmp/socket", ""),
+            ("unix:/tmp/socket", ":backlog=1024"),
         ):
             self.assertEqual(listening._with_backlog(description), description + more)
 

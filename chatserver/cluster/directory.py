@@ -165,19 +165,30 @@ class ClusterDirectory(LocalDirectory):
             return
         self._greatest_login = numbers[-1]
         for user, number in zip(entering, numbers, strict=True):
-            if not user.is_gone:
-                user.login = number
-                self._listen_for(user)
+            user.login = number
+            self._take_step(user, self._listen_for)
         # Whoever hears that they are online is found from then on.
         settled: Deferred[None] = Deferred()
         self._bus.settle(partial(settled.callback, None))
         await settled
         for user in entering:
-            if not (user.is_gone or self._is_closed):
-                try:
-                    self._add(user)
-                except Exception:  # Of one, and not of those behind.
-                    self._log_fault(Failure())
+            self._take_step(user, self._add)
+
+    def _take_step(self, user: User, step: Callable[[User], None]) -> None:
+        """Take a step of a login. A fault is of this one, and not of those behind."""
+        if user.is_gone or self._is_closed:
+            return
+        try:
+            step(user)
+        except Exception:
+            self._log_fault(Failure())
+            if self._users.get(user.name) is user:
+                self.depart(user.name)
+            elif user in self._presences:
+                self._forget_presence(user)
+            else:
+                self._forget_arriving(user)
+                user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
 
     def _log_fault(self, failure: Failure) -> None:
         self._log.failure("A fault of the server's, at a login", failure)
