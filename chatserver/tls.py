@@ -33,7 +33,7 @@ _VERIFICATION_ERRORS = {
 
 
 class TLSListener(Protocol):
-    """A protocol above TLS, which is told of its end."""
+    """A protocol above TLS: says how much it takes, and is told of the end."""
 
     @property
     def packetsPerTurn(self) -> int:
@@ -147,7 +147,7 @@ class TLSTransport(BufferingTLSTransport):
         self._read_or_not()
 
     def _take(self) -> bytes:
-        """Return what is taken next. A handshake does not go on for ever."""
+        """Return what is taken next: nothing, and TLS ends, if that is too long a handshake."""
         most = cast(TLSListener, self.wrappedProtocol).packetsPerTurn
         data, self._completed = self._records.take(most)
         if not self._handshakeDone:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import nats.errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -98,6 +100,12 @@ class NatsBusTests(SynchronousTestCase):
         """Wait for `condition`."""
         while not condition():
             await asyncio.sleep(0.001)
+
+    def test_private_names(self) -> None:
+        """nats-py has what is used of it though it is private."""
+        for name in ("_process_op_err", "_connect_command"):
+            self.assertTrue(callable(getattr(Client, name)))
+        self.assertIn("_io_writer", vars(TcpTransport()))
 
     def test_full(self) -> None:
         """What is too much is lost and logged, once; later all goes on."""

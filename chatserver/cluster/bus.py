@@ -278,7 +278,7 @@ class NatsBus:
         self._is_stopping = False
         # What is to be done, in its order: nats-py's own methods wait in between.
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
-        self._waiting = 0  # bytes of it that are to be said
+        self._queued = 0  # bytes of it that are to be said
         self._is_full = False
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.TimerHandle | None = None
@@ -301,16 +301,16 @@ class NatsBus:
         """See `Bus`. While NATS is away that is for nothing: it would be old when it came there."""
         if not self.is_up:
             return
-        if self._waiting + len(data) > BUS_QUEUE:
+        if self._queued + len(data) > BUS_QUEUE:
             self._tell_full()
             return
         reply = self._prefix + answer_to if answer_to else ""
 
         async def publish() -> None:
-            self._waiting -= len(data)
+            self._queued -= len(data)
             await self._client.publish(self._prefix + subject, data, reply)
 
-        self._waiting += len(data)
+        self._queued += len(data)
         self.do(publish)
 
     def subscribe(self, subject: str, hear: Callable[[Heard], None]) -> NatsSubscription:
@@ -471,7 +471,7 @@ class NatsBus:
             self._is_full = True
             self._log.error(
                 "NATS takes too little: {count} bytes wait for it, and what is more gets lost",
-                count=self._waiting,
+                count=self._queued,
             )
 
     def _tell(self, error: Exception) -> None:

@@ -51,7 +51,8 @@ from chatserver.users import Answered, Delivery, Invitation, Peer, User
 TakeLogins = Callable[[int, int], Deferred[list[int]]]
 """Takes so many numbers, each greater than all that any machine has taken before.
 
-It is told the greatest that this machine has taken: a restored database may be behind.
+Where the database has gone back they are greater at least than the greatest that this machine has
+taken, which it is told.
 """
 
 
@@ -76,15 +77,17 @@ class ClusterDirectory(LocalDirectory):
         self.machine = token_hex(6)
         self._bus = bus
         self._take_logins = take_logins
-        self._arriving: set[User] = set()
-        self._unnumbered: list[User] = []
-        self._is_numbering = False
-        self._greatest_login = 0
         self._is_closed = False
         self._subscriptions: list[Subscription] = []
-        self._logins: dict[int, User] = {}
+        # All who have not entered yet: first they have no number, then the bus gets to know them.
+        self._arriving: set[User] = set()
+        self._unnumbered: list[User] = []
         self._coming: dict[User, _Presence] = {}
+        self._is_numbering = False
+        self._greatest_login = 0
+        # Who is online, and by the number of the login, which is how other machines name them.
         self._presences: dict[User, _Presence] = {}
+        self._logins: dict[int, User] = {}
         self._links: dict[str, Link] = {}
         self._lookups: dict[int, _Lookup] = {}
         self._lookup_numbers = count(1)
@@ -135,8 +138,9 @@ class ClusterDirectory(LocalDirectory):
 
     def turn_back(self, conversation: Conversation) -> None:
         """See `Directory`. An older connection of the same name stays."""
-        for user in [each for each in self._arriving if each.conversation is conversation]:
-            self._forget_arriving(user)
+        for user in list(self._arriving):
+            if user.conversation is conversation:
+                self._forget_arriving(user)
 
     def depart(self, name: bytes) -> None:
         """See `Directory`."""
@@ -146,7 +150,7 @@ class ClusterDirectory(LocalDirectory):
     async def _number_logins(self) -> None:
         """Take numbers for all who enter: one question at a time keeps them in their order."""
         try:
-            while self._unnumbered and not self._is_closed:
+            while self._unnumbered:
                 entering, self._unnumbered = self._unnumbered, []
                 await self._number(entering)
         finally:
@@ -176,7 +180,7 @@ class ClusterDirectory(LocalDirectory):
 
     def _take_step(self, user: User, step: Callable[[User], None]) -> None:
         """Take a step of a login. A fault is of this one, and not of those behind."""
-        if user.is_gone or self._is_closed:
+        if user.is_gone:
             return
         try:
             step(user)
@@ -241,7 +245,7 @@ class ClusterDirectory(LocalDirectory):
 
     def _announce(self, user: User) -> None:
         """Tell whoever has a user of this name of their login here."""
-        self._bus.publish(_subject(user.name), encode(Login(VERSION, user.login)))
+        self._bus.publish(_subject(user.name), encode(Login(VERSION, user.login, self.machine)))
 
     def _announce_again(self, user: User) -> None:
         """Announce `user`, and do so now and then: a bus may be in two parts for a while."""
@@ -269,7 +273,7 @@ class ClusterDirectory(LocalDirectory):
                 presence.lookups.append(message)
         elif isinstance(message, Lookup):
             self._answer(message, user)
-        elif message.number > user.login:
+        elif self._is_later(message, user):
             self._log.info(
                 "Replaced: {older} by a login on another machine",
                 older=str(user),
@@ -279,6 +283,12 @@ class ClusterDirectory(LocalDirectory):
             user.conversation.replaced()
         elif message.number < user.login:
             self._announce(user)
+
+    def _is_later(self, login: Login, user: User) -> bool:
+        """Tell whether `login` comes after that of `user`."""
+        if login.number == user.login:  # As may be when the numbers have gone back.
+            return login.machine not in (None, self.machine)
+        return login.number > user.login
 
     def _answer(self, lookup: Lookup, user: User) -> None:
         """Tell where `user` is."""

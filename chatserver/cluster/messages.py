@@ -51,10 +51,14 @@ class Lookup(Struct, array_like=True, tag=1, frozen=True):
 
 
 class Login(Struct, array_like=True, tag=2, frozen=True):
-    """The user has logged in here. Of two logins the one with the greater number stands."""
+    """The user has logged in here. Of two logins the one with the greater number stands.
+
+    Without `machine` it is of an older version of the server.
+    """
 
     version: Version
     number: Number
+    machine: Machine | None = None
 
 
 class Located(Struct, array_like=True, frozen=True):
