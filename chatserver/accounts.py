@@ -190,13 +190,13 @@ class Accounts:
     async def _number_logins(self, count: int, greatest: int) -> list[int]:
         numbers = await self._ask(self._writing, self._store.number_logins, count)
         if numbers[0] <= greatest:
+            await self._ask(self._writing, self._store.skip_login_numbers, greatest)
             self._log.warn(
-                "Login numbers have gone back, to {number} after {greatest}, as after a restored"
+                "Login numbers had gone back, to {number} after {greatest}, as after a restored"
                 " backup; they are set ahead",
                 number=numbers[0],
                 greatest=greatest,
             )
-            await self._ask(self._writing, self._store.skip_login_numbers, greatest)
             numbers = await self._ask(self._writing, self._store.number_logins, count)
         return numbers
 

@@ -231,12 +231,18 @@ def prepare(url: sa.URL) -> None:
 def prepare_numbers(url: sa.URL) -> None:
     """Make the numbers of logins ready, which a cluster needs. To be called after `prepare`.
 
-    :raises DatabaseUnusableError: they can't be made
+    :raises DatabaseUnusableError: they can't be made, or used
     """
     with _trying(url) as engine, engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         connection.execute(sa.schema.CreateSequence(logins, if_not_exists=True))
         connection.execute(logins)  # Whether it may be used: the number is of no use.
+        may_set = sa.func.has_sequence_privilege(logins.name, "UPDATE")
+        if not connection.scalar(sa.select(may_set)):
+            raise DatabaseUnusableError(
+                f"{describe(url)}: its user may not set the sequence {logins.name}:"
+                f" GRANT ALL ON SEQUENCE {logins.name} to it"
+            )
 
 
 def rehearse(url: sa.URL) -> int | None:

@@ -126,8 +126,12 @@ is, is by chance: those who were refused together don't come back together, whic
 LISTEN_BACKLOG = 1024
 """Connections that may wait to be accepted: a fleet that comes back all at once."""
 
-ACCEPTS_PER_TURN = 5
-"""Connections that are accepted before it is the others' turn: a millisecond."""
+ACCEPT_TIME = 0.003
+"""Seconds of a turn in which connections are accepted. With more, chats feel a thousand that come
+at once; with less, those that are refused, as their address has enough, leave none for others."""
+
+ACCEPTS_AT_ONCE = 5
+"""Connections that are accepted between two looks at `ACCEPT_TIME`: a millisecond at most."""
 
 MAX_LOGINS_UNDER_WAY = 128
 """Registrations and logins that may be under way at once, the waiting ones included. At 25 ms of

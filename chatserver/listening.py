@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
+    IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.internet.main import CONNECTION_DONE
@@ -26,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatserver.errors import OperatorError
-from chatserver.limits import ACCEPTS_PER_TURN, LISTEN_BACKLOG
+from chatserver.limits import ACCEPT_TIME, ACCEPTS_AT_ONCE, LISTEN_BACKLOG
 from chatserver.proxied import HeaderFactory, ProxiedTLSFactory
 from chatserver.tls import TLSFactory
 from chatserver.writing import WriteBatch, write_through
@@ -75,7 +77,7 @@ def listen(
     :param writes: see `TLSFactory`
     :raises ListenError: the description is none, or the port can't be had
     """
-    if description.startswith(_PROXIED):
+    if _is_proxied(description):
         proxied = ProxiedTLSFactory(factory, creator, reactor, writes)
         reading = HeaderFactory(proxied)  # type: ignore[no-untyped-call]
         return _listen(reactor, description, reading)
@@ -106,20 +108,25 @@ def _listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListe
         # Of a Windows reactor's port it stays what it is.
         if isinstance(port, Port):
             port.transport = write_through(port.transport)
-            _accept_few(port)
+            _accept_in_turns(port, reactor)
         return port
     raise _explain(description, port.value) from None
 
 
-def _accept_few(port: Any) -> None:
-    """Let `port` accept some in a turn: Twisted's takes ever more of those that wait."""
-    accept = port.doRead
+def _accept_in_turns(port: Any, clock: IReactorTime) -> None:
+    """Let `port` accept for `ACCEPT_TIME` in a turn: Twisted's takes ever more at once."""
+    accept_some = port.doRead
 
-    def do_read() -> object:
-        port.numberAccepts = ACCEPTS_PER_TURN
-        return accept()
+    def accept() -> None:
+        end = clock.seconds() + ACCEPT_TIME
+        while True:
+            port.numberAccepts = ACCEPTS_AT_ONCE
+            accept_some()
+            # Twisted makes it more if there were so many.
+            if port.numberAccepts <= ACCEPTS_AT_ONCE or clock.seconds() >= end:
+                return
 
-    port.doRead = do_read
+    port.doRead = accept
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -128,15 +135,16 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         if number > 0xFFFF:
             raise ListenError(f"--port {description}: a port number is at most 65535")
         return DualStackEndpoint(reactor, number)
-    if {"ssl", "tls"} & set(description.split(":")[:2]):  # also behind haproxy:
+    plain = description[len(_PROXIED) :] if _is_proxied(description) else description
+    if plain.lower().startswith(("ssl:", "tls:")):
         raise ListenError(
             f"--port {description}: TLS is always put on top; "
             "give a tcp: endpoint, and the certificate with --certificate"
         )
+    if _is_proxied(plain):
+        raise ListenError(f"--port {description}: haproxy: once is enough")
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(
-            reactor, _with_backlog(description).removeprefix(_PROXIED)
-        )
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(plain))
     except Exception as error:  # Each parser of a description has errors of its own.
         raise ListenError(
             f"--port {description}: neither a port number nor an endpoint description "
@@ -147,13 +155,18 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
+def _is_proxied(description: str) -> bool:
+    """Tell whether a port is behind a proxy. Twisted takes the name of an endpoint in any case."""
+    return description.lower().startswith(_PROXIED)
+
+
 def _with_backlog(description: str) -> str:
     """Return `description` with `LISTEN_BACKLOG`, if it says nothing of that.
 
     Twisted's own is 50: of a proxy that comes back with more, all others wait for a second, or
     at a UNIX socket are refused.
     """
-    kind, *arguments = description.removeprefix(_PROXIED).split(":")
+    kind, *arguments = re.split(r"(?<!\\):", description)  # Not at one that is escaped.
     is_plain = kind in ("tcp", "tcp6", "unix") and all("=" in each for each in arguments[1:])
     if is_plain and not any(each.startswith("backlog=") for each in arguments):
         return f"{description}:backlog={LISTEN_BACKLOG}"
@@ -211,7 +224,7 @@ def _explain(description: str, failure: object) -> ListenError:
 
 def _address(description: str, failure: object) -> tuple[str, int] | None:
     """Return where who listens at `description` can be reached; see `PortInUseError`."""
-    if description.startswith(_PROXIED) or not isinstance(failure, CannotListenError):
+    if _is_proxied(description) or not isinstance(failure, CannotListenError):
         return None
     if failure.interface is None:  # A UNIX socket has none.
         return None

@@ -439,4 +439,4 @@ class PostgreSQLAccountsTests(AccountsTests, TestCase):
         self.assertGreater(numbers[0], first)
         self.assertEqual(lines, [])
         self.assertEqual(await self.accounts.number_logins(2, 5000), [5001, 5002])
-        self.assertTrue(any("have gone back" in line for line in lines))
+        self.assertTrue(any("had gone back" in line for line in lines))

@@ -23,9 +23,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
-from chatserver import protocol
+from chatserver import listening, protocol
 from chatserver.factory import ChatFactory
-from chatserver.limits import ACCEPTS_PER_TURN, MAX_LOGINS_UNDER_WAY
+from chatserver.limits import ACCEPTS_AT_ONCE, MAX_LOGINS_UNDER_WAY
 from chatserver.packets import Command, Packet, encode
 from chatserver.passwords import Passwords
 from chatserver.protocol import ChatProtocol
@@ -260,18 +260,25 @@ class NetworkTests(ServerCase):
             self.assertEqual(self.connect(host).ask(0x7F), error("UNKN"))
 
     async def test_many_connect_at_once(self) -> None:
-        """Those who connect at once are accepted some at a time, between the turns of others."""
+        """Those who connect at once are accepted for a while, and then others have their turn."""
+        self.patch(listening, "ACCEPT_TIME", 0)
         address = ("127.0.0.1", self.service.port.getHost().port)
-        for _ in range(ACCEPTS_PER_TURN * 6):
+        for _ in range(ACCEPTS_AT_ONCE * 6):
             self.addCleanup(socket.create_connection(address).close)
         opened: list[ChatProtocol] = []
         self.patch(ChatFactory, "opened", lambda _, connection: opened.append(connection))
         counts = [0]
-        while len(opened) < ACCEPTS_PER_TURN * 6:
+        while len(opened) < ACCEPTS_AT_ONCE * 6:
             await deferLater(cast(Any, reactor), 0)
             counts.append(len(opened))
         steps = [after - before for before, after in pairwise(counts)]
-        self.assertLessEqual(max(steps), ACCEPTS_PER_TURN)
+        self.assertLessEqual(max(steps), ACCEPTS_AT_ONCE)
+        self.patch(listening, "ACCEPT_TIME", 60)
+        for _ in range(ACCEPTS_AT_ONCE * 6):
+            self.addCleanup(socket.create_connection(address).close)
+        await deferLater(cast(Any, reactor), 0)
+        await deferLater(cast(Any, reactor), 0)
+        self.assertEqual(len(opened), ACCEPTS_AT_ONCE * 12)
 
     @in_thread
     def test_byte_by_byte(self: Any) -> None:

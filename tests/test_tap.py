@@ -22,6 +22,7 @@ from chatserver import __version__, listening, tap
 from chatserver.limits import MAX_AUTO_CONNECTIONS
 from chatserver.listening import ListenError, listen
 from chatserver.passwords import Passwords
+from chatserver.proxied import HeaderFactory
 from chatserver.tap import Options, makeService
 from chatserver.testing import server_certificate
 from tests.folders import enter_new_folder
@@ -258,12 +259,29 @@ class ListenTests(TestCase):
         for description, more in (
             ("tcp:5555", ":backlog=1024"),
             ("tcp6:5555", ":backlog=1024"),
-            ("haproxy:tcp:5555:interface=127.0.0.1", ":backlog=1024"),
+            ("tcp6:5555:interface=\\:\\:1", ":backlog=1024"),
             ("tcp:5555:backlog=7", ""),
             ("tcp:5555:127.0.0.1:7", ""),
             ("unix:/tmp/socket", ":backlog=1024"),
         ):
             self.assertEqual(listening._with_backlog(description), description + more)
+
+    def test_proxied(self) -> None:
+        """A port is behind a proxy however that is written, and once."""
+        listened: list[Factory] = []
+        self.patch(listening, "_listen", lambda _, __, factory: listened.append(factory))
+        for description in ("haproxy:tcp:0", "HAProxy:tcp:0"):
+            listen(reactor, description, server_certificate().tls_options, Factory())
+            self.assertIsInstance(listened.pop(), HeaderFactory)
+
+    def test_proxied_twice(self) -> None:
+        """Two proxies on one way are not thought of, and neither is TLS below TLS."""
+        for description, told in (
+            ("haproxy:HAProxy:tcp:0", "once is enough"),
+            ("haproxy:SSL:0", "TLS is always put on top"),
+        ):
+            with self.assertRaisesRegex(ListenError, told):
+                listen(reactor, description, server_certificate().tls_options, Factory())
 
     def test_without_ipv6(self) -> None:
         """Where there is no IPv6, a number listens for IPv4."""

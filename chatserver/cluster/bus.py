@@ -148,6 +148,8 @@ class NatsClient(Client):
     def __init__(self, address: NatsAddress) -> None:
         super().__init__()
         self._needs_tls = address.tls is not None
+        self.reason: Exception | None = None
+        """Why the connection was left."""
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
@@ -160,6 +162,7 @@ class NatsClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        self.reason = e
         await super()._process_op_err(e)
 
 
@@ -271,7 +274,7 @@ class NatsBus:
         self._address = address
         self._writes = writes
         self._prefix = f"{address.prefix}."
-        self._client: Client = NatsClient(address)
+        self._client = NatsClient(address)
         self._subscriptions: set[NatsSubscription] = set()
         self._returned: list[Callable[[], None]] = []
         self._told: set[str] = set()  # why the bus is away
@@ -434,7 +437,7 @@ class NatsBus:
                 self._log.failure("A fault of the server's, when NATS is back")
 
     async def _disconnected(self) -> None:
-        self._tell(self._client.last_error or ConnectionError("the connection is lost"))
+        self._tell(self._client.reason or ConnectionError("the connection is lost"))
 
     async def _closed(self, client: Client) -> None:
         # nats-py gives up for good when NATS says why it closes: a slow consumer, say.
