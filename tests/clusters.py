@@ -175,7 +175,8 @@ class _Keeper:
 class Talk:
     """Somebody who says one message after the other, `WINDOW` of them at once, and who listens.
 
-    It goes on until the chat ends, in threads of its own. `ended_at` is when each side heard that.
+    It goes on until the chat ends, or `stop`, in threads of its own, whose connections nobody else
+    may close. `ended_at` is when each side heard that.
 
     :param speaker: in a chat with `listener`
     """
@@ -186,6 +187,7 @@ class Talk:
         self.ended_at: dict[str, float] = {}
         self.sent = 0
         self.was_shut_down = False
+        self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._speak, args=(speaker,), daemon=True),
             threading.Thread(target=self._listen, args=(listener,), daemon=True),
@@ -196,10 +198,16 @@ class Talk:
     def _speak(self, client: Client) -> None:
         try:
             while True:
-                while self.sent - len(self.answers) < WINDOW and "speaker" not in self.ended_at:
+                while (
+                    self.sent - len(self.answers) < WINDOW
+                    and "speaker" not in self.ended_at
+                    and not self._is_stopping
+                ):
                     self.sent += 1
                     client.send(Command.MESSAGE, b"%d" % self.sent)
                 if self.sent == len(self.answers):
+                    if self._is_stopping:
+                        break
                     return
                 packet = client.receive()
                 if packet is None or packet == SHUTDOWN:
@@ -222,6 +230,11 @@ class Talk:
             pass
         client.close()
         self.ended_at["listener"] = time.monotonic()
+
+    def stop(self) -> None:
+        """Let it end, unless it has."""
+        self._is_stopping = True
+        self.wait()
 
     def wait(self) -> None:
         """Wait until both sides have heard of the end."""

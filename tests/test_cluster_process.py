@@ -70,6 +70,7 @@ class ClusterProcessCase(ProcessTestCase):
         speaker, listener = self.join(here, one), self.join(there, other)
         self.begin(speaker, listener, one, other)
         talk = Talk(speaker, listener)
+        self.addCleanup(talk.stop)
         until(lambda: len(talk.answers) > 100, "messages")
         return talk
 
