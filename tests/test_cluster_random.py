@@ -24,7 +24,7 @@ from tests.cluster_checks import (
 from tests.memory_cluster import MemoryBus, MemoryCluster
 
 NAMES = ("alice", "bob", "carol", "dave")
-SEEDS = 40
+SEEDS = 25
 STEPS = 40
 
 
