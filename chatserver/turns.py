@@ -32,18 +32,16 @@ class PendingCall:
 
 
 class TurnQueue:
-    """Makes calls in each turn of the reactor for a while, the first come first.
+    """Makes calls in each turn of the reactor for `TURN_TIME`, the first come first.
 
     For what may take so long that others would notice if several were made in a row. What takes
     next to nothing has no turn of its own: many such calls would keep the others from theirs.
 
     :param clock: the reactor's
-    :param most: seconds after which no other call is begun in a turn
     """
 
-    def __init__(self, clock: IReactorTime, most: float = TURN_TIME) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._most = most
         self._waiting: deque[PendingCall] = deque()
         self._is_scheduled = False
 
@@ -61,7 +59,7 @@ class TurnQueue:
 
     def _make_next(self) -> None:
         self._is_scheduled = False
-        end = self._clock.seconds() + self._most
+        end = self._clock.seconds() + TURN_TIME
         try:
             while self._waiting:
                 pending = self._waiting.popleft()

@@ -181,6 +181,11 @@ class User:
             )
             partner.left(self)
 
+    def displaced(self, invitee: bytes) -> None:
+        """An invitation that is over may have taken the place of an earlier one to `invitee`."""
+        if self._has_invited(invitee):
+            self._end_with(ErrorCode.NOT_FREE)
+
     def hold(self, is_held: bool) -> None:
         """Take no more of what is sent, or go on. A chat partner is told, now or later."""
         self._is_held = is_held
@@ -256,8 +261,12 @@ class User:
 
     def _time_out(self) -> None:
         """End the invitation that was sent: it has waited long enough."""
+        self._end_with(ErrorCode.TIMED_OUT)
+
+    def _end_with(self, code: ErrorCode) -> None:
+        """End the invitation that was sent, and tell the client why."""
         self._withdraw()
-        self.conversation.invitation_ended(ErrorCode.TIMED_OUT)
+        self.conversation.invitation_ended(code)
 
     def _withdraw(self) -> None:
         """End the invitation that was sent, if there is one."""

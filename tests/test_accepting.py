@@ -9,12 +9,13 @@ from unittest import mock
 from twisted.internet import tcp
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from chatserver.accepting import AcceptBackoff
 from chatserver.limits import ACCEPT_BACKOFF
+from tests.logs import keep_texts
 
 
 @implementer(IPushProducer)
@@ -59,13 +60,7 @@ class AcceptBackoffTests(SynchronousTestCase):
 
     def test_reserve(self) -> None:
         """What to do is told, now and then, also while Twisted can close who waits."""
-        told: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            told.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        told = keep_texts(self)
         for times in (1, 2):
             for _ in range(10):
                 self.use_reserve()

@@ -7,7 +7,6 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chatserver.cluster import directory as cluster_directory
@@ -25,6 +24,7 @@ from tests.cluster_checks import (
     find_rest,
     find_timers,
 )
+from tests.logs import keep_texts
 from tests.memory_cluster import MemoryBus, MemoryCluster
 
 EXIT = error("EXIT")
@@ -105,17 +105,6 @@ class ClusterCase(TestCase):
         self.cluster.advance(5)
         self.assertEqual(find_rest(self.cluster) + find_timers(self.cluster), [])
         self.assertEqual(self.flushLoggedErrors(), [])
-
-    def logged(self) -> list[str]:
-        """Return a list of what is logged from now on."""
-        lines: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        return lines
 
 
 class SameMachineTests(ClusterCase):
@@ -785,7 +774,7 @@ class HostileTests(ClusterCase):
         self.chat(self.alice, self.bob)
         self.stranger = self.cluster.machines[0].bus.__class__(self.cluster.nats)
         self.directory = self.cluster.machines[1].online
-        self.lines = self.logged()
+        self.lines = keep_texts(self)
 
     def say(self, subject: str, data: bytes) -> None:
         """Say something on the bus."""

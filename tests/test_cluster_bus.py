@@ -10,12 +10,12 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatserver.cluster import bus as cluster_bus
 from chatserver.cluster.bus import Heard, NatsAddress, NatsBus
 from chatserver.writing import WriteBatch
+from tests.logs import keep_texts
 
 
 class SlowClient:
@@ -69,13 +69,7 @@ class NatsBusTests(SynchronousTestCase):
     """A bus with a connection that is slow."""
 
     def setUp(self) -> None:
-        self.lines: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            self.lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.lines = keep_texts(self)
         self.patch(cluster_bus, "NatsClient", SlowClient)
 
     def play(self, script: Callable[[NatsBus, Any], Awaitable[None]]) -> None:

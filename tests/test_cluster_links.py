@@ -38,6 +38,7 @@ from chatserver.limits import (
 from chatserver.packets import MAX_BODY, Command, Packet
 from chatserver.users import Peer, User
 from tests.cluster_checks import Person, error, find_half_chats, find_timers
+from tests.logs import keep_texts
 from tests.memory_cluster import MemoryBus, MemoryCluster, MemorySubscription
 from tests.test_cluster import (
     BYE,
@@ -437,7 +438,7 @@ class NumberingTests(ClusterCase):
 
     def test_fault(self) -> None:
         """Whatever goes wrong with one number is logged, and the next is taken."""
-        lines = self.logged()
+        lines = keep_texts(self)
         for wrong in (StorageFailedError("no permission"), RuntimeError("a fault")):
             alice = self.cluster.connect_to(0)
             alice.send(Packet(Command.LOGIN, b"alice:password"))
@@ -513,9 +514,12 @@ class NumberingTests(ClusterCase):
 class BrokenTests(LinkCase):
     """A message gets lost, and others are still on their way."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.has_lost = True
+
     def test_late_beat(self) -> None:
         """A sign of life from before ends nothing that was begun since."""
-        self.has_lost = True
         alice, carol = self.log_in(0, "alice", "carol")
         bob, dave = self.log_in(1, "bob", "dave")
         self.chat(alice, bob)
@@ -537,7 +541,6 @@ class BrokenTests(LinkCase):
         """When it gets lost that one machine has begun anew, the other hears so with the next
         sign of life that it gives.
         """
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.chat(alice, bob)
         self.hold()
@@ -554,7 +557,6 @@ class BrokenTests(LinkCase):
 
     def test_told_once(self) -> None:
         """It is not told for each message that is still of before."""
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.chat(alice, bob)
         self.hold()
@@ -572,7 +574,6 @@ class BrokenTests(LinkCase):
         """An accept that waits while the inviter asks somebody on the same machine opens no chat
         when the way there breaks.
         """
-        self.has_lost = True
         (alice,) = self.log_in(0, "alice")
         bob, dave = self.log_in(1, "bob", "dave")
         self.invite(dave, alice)
@@ -591,7 +592,6 @@ class BrokenTests(LinkCase):
 
     def test_place(self) -> None:
         """An invitation that ended so takes no place at the invited one."""
-        self.has_lost = True
         self.patch(users, "MAX_RECEIVED_INVITATIONS", 1)
         (alice,), (bob, carol) = self.log_in(0, "alice"), self.log_in(1, "bob", "carol")
         self.invite(alice, bob)
@@ -603,7 +603,6 @@ class BrokenTests(LinkCase):
 
     def test_left_meanwhile(self) -> None:
         """When a machine has its bus back others hear at once that a chat was left meanwhile."""
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.chat(alice, bob)
         self.here.go()
@@ -616,7 +615,6 @@ class BrokenTests(LinkCase):
 
     def test_crossed(self) -> None:
         """Of crossed accepts whose answers get lost nothing stays, on either side."""
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.invite(alice, bob)
         self.invite(bob, alice)
@@ -639,7 +637,6 @@ class BrokenTests(LinkCase):
 
     def test_fault(self) -> None:
         """A fault of the server's while a message is taken ends the chat: it is never answered."""
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.chat(alice, bob)
         with patch.object(User, "said", side_effect=RuntimeError("a fault")):
@@ -653,7 +650,6 @@ class BrokenTests(LinkCase):
 
     def test_invited_again_meanwhile(self) -> None:
         """An invitation that could not be sent changes nothing: the earlier one stands."""
-        self.has_lost = True
         (alice,), (bob,) = self.log_in(0, "alice"), self.log_in(1, "bob")
         self.invite(alice, bob)
         self.here.go()
@@ -706,7 +702,7 @@ class SilentTests(LinkCase):
 
     def test_leaving_logged(self) -> None:
         """That a chat was left is logged on both sides."""
-        lines = self.logged()
+        lines = keep_texts(self)
         self.leave_chat()
         mine, theirs = (line for line in lines if line.startswith("Chat left: "))
         here, there = (machine.online.machine for machine in self.cluster.machines)
@@ -718,7 +714,7 @@ class SilentTests(LinkCase):
         when nothing was under way.
         """
         self.has_lost = True
-        lines = self.logged()
+        lines = keep_texts(self)
         self.here.go()
         self.cluster.advance(5)
         self.here.come_back()
@@ -1050,7 +1046,7 @@ class LyingTests(LinkCase):
         """What is no answer to an accept makes it fail, and is logged."""
         for code in (b"DENY", b"?"):
             self.setUp()
-            lines = self.logged()
+            lines = keep_texts(self)
             self.say(self.offer)
             self.dave.send(Command.CHAT_ACCEPT)
             self.say(Answer(1, code))

@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatserver.gate import Gate, Question
+from tests.logs import keep_texts
 
 TIMEOUT = 5.0
 
@@ -87,13 +87,7 @@ class GateTests(SynchronousTestCase):
 
     def test_late_answer(self) -> None:
         """An answer that comes too late tells all the same that the database is back."""
-        told: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            told.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        told = keep_texts(self)
         self.failureResultOf(self.ask_and_wait(), OSError)
         self.assertRegex(told[-1], "^Accounts cannot be read: no answer")
         self.thread.callback(None)

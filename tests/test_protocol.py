@@ -13,6 +13,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from chatserver import turns
 from chatserver.limits import (
     CLOSE_TIMEOUT,
     DRAIN_TIMEOUT,
@@ -650,10 +651,10 @@ class FairnessTests(ServerCase):
                 client._tls.do_handshake()
             client.transport.protocol.dataReceived(client._tls.bio_read(2**16))
         clients[0].transport.connectionLost(Failure(CONNECTION_LOST))
-        turns = self.server.tls_factory.handshakes
-        self.patch(turns, "_most", 0.0)
+        self.patch(turns, "TURN_TIME", 0.0)
+        queue = self.server.tls_factory.handshakes
         for answered in range(1, 4):
-            turns._make_next()
+            queue._make_next()
             begun = [client.transport.protocol._has_begun for client in clients]
             self.assertEqual(begun, [False] + [True] * answered + [False] * (3 - answered))
         self.server.run()
@@ -677,7 +678,7 @@ class FairnessTests(ServerCase):
         )
         quick.transport.protocol.dataReceived(quick._tls.bio_read(2**16))
         answered: list[MemoryClient] = []
-        self.patch(self.server.tls_factory.handshakes, "_most", 0.0)
+        self.patch(turns, "TURN_TIME", 0.0)
         for _ in range(count + 1):
             self.server.tls_factory.handshakes._make_next()
             for client in (slow, quick):

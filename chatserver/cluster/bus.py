@@ -445,10 +445,11 @@ class NatsBus:
             self._connect_later()
 
     async def _failed(self, error: Exception) -> None:
-        if _SUBSCRIPTION_LOST not in str(error).lower():
-            self._tell(error)
-        elif self._renewing is None and not self._is_stopping:
-            self._tell(error)
+        is_lost = _SUBSCRIPTION_LOST in str(error).lower()
+        if is_lost and self._renewing is not None:
+            return  # It has been said of another one.
+        self._tell(error)
+        if is_lost:
             # NATS does not say when it would give them back: they are tried on a new connection.
             self._connect_later()
 

@@ -163,7 +163,7 @@ class ClusterDirectory(LocalDirectory):
             if not isinstance(error, AccountsError):
                 self._log_fault(Failure())
             for user in entering:
-                self._refuse(user, error)
+                self._refuse_unnumbered(user, error)
             return
         if self._is_closed:
             return
@@ -191,24 +191,28 @@ class ClusterDirectory(LocalDirectory):
             elif user in self._presences:
                 self._forget_presence(user)
             else:
-                self._forget_arriving(user)
-                user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
+                self._refuse(user)
 
     def _log_fault(self, failure: Failure) -> None:
         self._log.failure("A fault of the server's, at a login", failure)
 
-    def _refuse(self, user: User, error: Exception) -> None:
+    def _refuse_unnumbered(self, user: User, error: Exception) -> None:
         """Tell `user`, who enters, that there is no number for the login."""
-        if not user.is_gone:
-            self._arriving.remove(user)
-            if not (isinstance(error, StorageFailedError) and error.is_told):
-                self._log.error(
-                    "Login refused: {user}, {reason}",
-                    user=str(user),
-                    reason=str(error),
-                    network=user.network,
-                )
-            user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
+        if user.is_gone:
+            return
+        if not (isinstance(error, StorageFailedError) and error.is_told):
+            self._log.error(
+                "Login refused: {user}, {reason}",
+                user=str(user),
+                reason=str(error),
+                network=user.network,
+            )
+        self._refuse(user)
+
+    def _refuse(self, user: User) -> None:
+        """Tell `user`, who enters, that it can't be."""
+        self._forget_arriving(user)
+        user.conversation.refused(Command.LOGIN, ErrorCode.FAILED)
 
     def _listen_for(self, user: User) -> None:
         self._coming[user] = _Presence(

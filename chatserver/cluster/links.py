@@ -85,11 +85,7 @@ class RemoteUser:
         def give_up() -> None:
             self.withdrawn(invitation)
             answer(ErrorCode.FAILED)
-            earlier = inviter.sent
-            if earlier is not None and earlier.invitee.name == self.name:
-                # This one may have taken its place there.
-                earlier.invitee.withdrawn(earlier)
-                inviter.ended(earlier, ErrorCode.NOT_FREE)
+            inviter.displaced(self.name)
 
         self.link.ask(
             partial(Offer, self.login, inviter.login, inviter.name, number), answered, give_up
